@@ -1,0 +1,10 @@
+"""The error that means: the user can put this right, and the message says how."""
+
+
+class UserError(Exception):
+    """A fault in what the user gave: a file, a config, a model, a full disk.
+
+    The command line prints its text as one line and exits with status 2, without a traceback. The text
+    names what was wrong, where, and what would be right. Subclasses also derive from the built-in error
+    they refine (`ValueError`, `OSError`), so that Python callers can catch either.
+    """

@@ -1,0 +1,170 @@
+"""Files that stay readable whatever stops the program: whole lines, whole documents, strict JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from selfadapt.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class StorageError(UserError, OSError):
+    """A file could not be written: the disk is full, read-only, or not ours."""
+
+
+def plain(value: Any) -> Any:
+    """Returns `value` as what strict JSON can say.
+
+    Arrays and array scalars (numpy, JAX) become lists and numbers, tuples become lists, and numbers that
+    JSON has no word for (NaN, infinity) become `None`.
+
+    Raises:
+      TypeError: a value has no JSON form; the message names its type.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form: {value!r}")
+
+
+def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
+    """Writes a whole text file or none: a crash leaves the old file or the new one.
+
+    Raises:
+      StorageError: the file cannot be written; what stood at `path` before still does.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    with _storage_errors(path):
+        try:
+            with open(partial, "wb") as file:
+                file.write(text.encode("utf-8", "replace"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
+    """Writes `value` as an indented JSON document, whole or not at all (see `plain`, `write_text`)."""
+    return write_text(path, json.dumps(plain(value), indent=2) + "\n")
+
+
+def make_directory(path: str | os.PathLike) -> pathlib.Path:
+    """Makes a directory and its parents; one that stands already is left as it is.
+
+    Raises:
+      StorageError: it cannot be made, for instance because a file has its name.
+    """
+    path = pathlib.Path(path)
+    with _storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+class JsonlWriter:
+    """Appends records to a JSONL file, each as one whole line that survives the death of this process.
+
+    A line is handed to the operating system in one append. If it does not fit (the disk is full), what
+    was written of it is cut off again, so the file only ever holds whole lines. An incomplete last line
+    left by a machine that lost power is cut off when the file is opened.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        with _storage_errors(self.path):
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._size = _end_of_last_line(self._file)
+            os.ftruncate(self._file, self._size)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends one record (see `plain` for what it may hold).
+
+        Raises:
+          StorageError: the line could not be written; the lines before it are untouched.
+        """
+        # A lone surrogate, which UTF-8 cannot carry, is written as its JSON escape and so survives.
+        line = (json.dumps(plain(record), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        with _storage_errors(self.path):
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[os.write(self._file, left) :]
+            except BaseException:
+                os.ftruncate(self._file, self._size)
+                raise
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Closes the file; closing twice is harmless."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> JsonlWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def read_jsonl(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """Yields the records of a JSONL file; an incomplete last line, as a crash leaves it, is not one.
+
+    Raises:
+      UserError: a line is not a JSON object; the message gives the file and the line.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(record, dict):
+                raise UserError(f"{path}, line {number}: expected a JSON object, found {type(record).__name__}")
+            yield record
+
+
+def _end_of_last_line(file: int) -> int:
+    """Returns the length in bytes of the file up to and with its last newline."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+@contextlib.contextmanager
+def _storage_errors(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            text = f"no space left to write {path}; what was finished is kept. Free some space and start again"
+        else:
+            text = f"cannot write {path}: {error.strerror or error}"
+        raise StorageError(text) from error

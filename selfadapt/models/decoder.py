@@ -1,0 +1,326 @@
+"""The decoder: one pure function of parameters, adapters and tokens for every supported architecture.
+
+Activations are `[adapters, rows, time, features]`. The frozen base has no adapter axis, so XLA folds
+adapters, rows and time into one large matrix product; LoRA is a batched product beside it. Layer
+parameters are stacked on a leading axis and scanned, so compile time does not grow with depth.
+
+Axis letters in shapes: K adapters, R rows an adapter, N = K * R, T time, S cache slots, D hidden
+features, H query heads, J key-value heads, E features a head, L layers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import Lora
+
+Array = jax.Array
+Params = dict[str, Any]
+
+# A scan over very few layers costs more than it saves: XLA cannot fuse across its iterations
+# (30% of a step at 4 tiny layers on CPU), while compile time only grows noticeably past this depth.
+UNROLL_UP_TO_LAYERS = 4
+MASKED = -1e30  # finite, so that a row that may attend to nothing gives a mean and not a NaN
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of the positions seen so far.
+
+    Attributes:
+      k: rotated keys: one array `[layers, N, key-value heads, head features, slots]`, or where layers are
+        unrolled an array for each, without the first axis. A program that writes to a stacked array and
+        reads one layer of it copies all of it (attention 8 times slower at 4 tiny layers on CPU).
+      v: values, `[layers, N, key-value heads, slots, head features]`, likewise.
+      positions: the position that each slot holds, `[N, slots]`; -1 where a slot holds nothing.
+    """
+
+    k: tuple[Array, ...]
+    v: tuple[Array, ...]
+    positions: Array
+
+    def repeat(self, times: int) -> Cache:
+        """Returns the cache with each row `times` times in succession."""
+        k, v = jax.tree.map(lambda side: jnp.repeat(side, times, axis=-4), (self.k, self.v))
+        return Cache(k=k, v=v, positions=jnp.repeat(self.positions, times, axis=0))
+
+    def grow(self, slots: int) -> Cache:
+        """Returns the cache with empty slots added, up to `slots`."""
+        more = (0, slots - self.positions.shape[1])
+
+        def pad(side, axis):
+            return jnp.pad(side, [more if i == side.ndim + axis else (0, 0) for i in range(side.ndim)])
+
+        return Cache(
+            k=tuple(pad(side, -1) for side in self.k),
+            v=tuple(pad(side, -2) for side in self.v),
+            positions=jnp.pad(self.positions, [(0, 0), more], constant_values=-1),
+        )
+
+
+def forward(
+    params: Params,
+    config: ModelConfig,
+    tokens: Array,
+    *,
+    lora: Lora | None = None,
+    positions: Array | None = None,
+    segments: Array | None = None,
+    key_segments: Array | None = None,
+    remat: bool = False,
+) -> Array:
+    """Runs the decoder over whole rows.
+
+    Args:
+      params: the base parameters.
+      config: the architecture.
+      tokens: token ids, `[K, R, T]`; K is 1 when there are no adapters.
+      lora: K adapters, or `None` for the base model.
+      positions: position of each token, `[K, R, T]`; counted from 0 when absent.
+      segments: sequences packed into one row are kept apart: a token sees only earlier tokens of its
+        own segment, `[K, R, T]`.
+      key_segments: the segment that may see each token as a key, where it differs from its own
+        (0 hides a token from all when segments count from 1).
+      remat: recompute each layer in the backward pass instead of storing its activations.
+
+    Returns:
+      The last layer's normalised output, `[K, R, T, D]`.
+    """
+    return _full(params, config, tokens, lora, positions, segments, key_segments, remat, keep_cache=False)[0]
+
+
+def prefill(
+    params: Params, config: ModelConfig, tokens: Array, lengths: Array, *, lora: Lora | None = None
+) -> tuple[Array, Cache]:
+    """Runs right-padded prompts and keeps their keys and values.
+
+    Args:
+      tokens: `[K, R, T]`, right-padded.
+      lengths: number of tokens of each row, `[K, R]`.
+
+    Returns:
+      The output at each row's last token, `[K, R, D]`, and a cache of T slots.
+    """
+    hidden, (k, v) = _full(params, config, tokens, lora, None, None, None, False, keep_cache=True)
+    last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[..., None, None], axis=2)[:, :, 0]
+    slots = jnp.arange(tokens.shape[-1])
+    positions = jnp.where(slots < lengths.reshape(-1, 1), slots, -1)
+    k, v = (tuple(side) if _unrolled(config) else (side,) for side in (k.swapaxes(-1, -2), v))
+    return last, Cache(k=k, v=v, positions=positions)
+
+
+def decode(
+    params: Params,
+    config: ModelConfig,
+    layers: list[tuple],
+    tokens: Array,
+    positions: Array,
+    cache: Cache,
+    slot: Array,
+) -> tuple[Array, Cache]:
+    """Runs one more token of every row, written to one cache slot common to all rows.
+
+    Args:
+      params: the base parameters, for the embedding and the last norm.
+      config: the architecture.
+      layers: `layer_inputs` of these parameters and the adapters, made outside the loop over tokens: inside
+        it the weights of unrolled layers would be sliced (copied) again for each token.
+      tokens: `[K, R]`.
+      positions: the position of each token, `[K, R]`; rows of different length share the slot but
+        not the position.
+      cache: the cache; it is updated in place when the caller's program donates or carries it.
+      slot: scalar, the slot to write.
+
+    Returns:
+      The output, `[K, R, D]`, and the new cache.
+    """
+    adapters, rows = tokens.shape
+    x = params["embed_tokens"][tokens[..., None]]
+    flat = positions.reshape(-1, 1)
+    key_positions = jax.lax.dynamic_update_slice(cache.positions, flat, (0, slot))
+    visible = (key_positions >= 0)[:, None, :]
+    distance = flat[:, :, None] - key_positions[:, None, :]
+    rope = _rope(config, flat)
+
+    def layer(x, inputs):  # the layer's keys and values come in, and go out with the token in its slot
+        k, v, (weights, adapter, window) = inputs
+
+        def attend(q, own_k, own_v):
+            nonlocal k, v
+            k = jax.lax.dynamic_update_slice(k, own_k.swapaxes(-1, -2), (0, 0, 0, slot))
+            v = jax.lax.dynamic_update_slice(v, own_v, (0, 0, slot, 0))
+            return _attention(q, k.swapaxes(-1, -2), v, _bias(visible, distance, window))
+
+        return _block(config, x, weights, adapter, rope, attend), k, v
+
+    def scanned(x, inputs):
+        x, k, v = layer(x, inputs)
+        return x, (jax.lax.dynamic_slice_in_dim(k, slot, 1, axis=3), jax.lax.dynamic_slice_in_dim(v, slot, 1, axis=2))
+
+    if _unrolled(config):
+        ks, vs = [], []
+        for inputs in zip(cache.k, cache.v, layers, strict=True):
+            x, k, v = layer(x, inputs)
+            ks.append(k)
+            vs.append(v)
+    else:
+        x, (own_k, own_v) = jax.lax.scan(scanned, x, (cache.k[0], cache.v[0], layers[0]))
+        ks = [jax.lax.dynamic_update_slice(cache.k[0], own_k, (0, 0, 0, 0, slot))]
+        vs = [jax.lax.dynamic_update_slice(cache.v[0], own_v, (0, 0, 0, slot, 0))]
+    x = rms_norm(x, params["norm"], config.rms_norm_eps)
+    return x.reshape(adapters, rows, -1), Cache(k=tuple(ks), v=tuple(vs), positions=key_positions)
+
+
+def layer_inputs(config: ModelConfig, params: Params, lora: Lora | None) -> list[tuple]:
+    """Returns what differs between layers (weights, adapters, window), for `decode`.
+
+    Returns:
+      One tuple for each layer where layers are unrolled, else a single one with a leading layer axis.
+    """
+    stacked = _stacked_inputs(config, params, lora)
+    if not _unrolled(config):
+        return [stacked]
+    return [jax.tree.map(lambda leaf, index=index: leaf[index], stacked) for index in range(config.num_layers)]
+
+
+def logits(params: Params, config: ModelConfig, hidden: Array) -> Array:
+    """Returns the next-token logits in float32, `[..., V]`, of hidden states `[..., D]`."""
+    head = params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"]
+    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """Normalises the last axis by its root mean square, in float32."""
+    wide = x.astype(jnp.float32)
+    normal = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return weight * normal.astype(x.dtype)
+
+
+def _full(params, config, tokens, lora, positions, segments, key_segments, remat, keep_cache):
+    adapters, rows, time = tokens.shape
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(time), tokens.shape)
+    flat = positions.reshape(-1, time)  # [N, T]
+    order = jnp.arange(time)
+    visible = (order[:, None] >= order[None, :])[None]  # [1 or N, T, T]
+    if segments is not None:
+        own = segments.reshape(-1, time)
+        keys = own if key_segments is None else key_segments.reshape(-1, time)
+        visible = visible & (own[:, :, None] == keys[:, None, :])
+    distance = flat[:, :, None] - flat[:, None, :] if config.windows is not None else None
+    bias = None if config.windows is not None else _bias(visible, None, None)
+    rope = _rope(config, flat)
+    x = params["embed_tokens"][tokens]
+
+    def layer(x, inputs):
+        weights, adapter, window = inputs
+        kept = None
+
+        def attend(q, k, v):
+            nonlocal kept
+            kept = (k, v) if keep_cache else None
+            return _attention(q, k, v, _bias(visible, distance, window) if bias is None else bias)
+
+        return _block(config, x, weights, adapter, rope, attend), kept
+
+    x, kept = jax.lax.scan(
+        jax.checkpoint(layer) if remat else layer,
+        x,
+        _stacked_inputs(config, params, lora),
+        unroll=config.num_layers if _unrolled(config) else 1,
+    )
+    return rms_norm(x, params["norm"], config.rms_norm_eps), kept
+
+
+def _unrolled(config: ModelConfig) -> bool:
+    return config.num_layers <= UNROLL_UP_TO_LAYERS
+
+
+def _stacked_inputs(config: ModelConfig, params: Params, lora: Lora | None) -> tuple:
+    windows = None if config.windows is None else jnp.asarray(config.windows)
+    return params["layers"], None if lora is None else lora.layers(), windows
+
+
+def _block(
+    config: ModelConfig, x: Array, weights: Params, adapter: dict | None, rope: tuple[Array, Array], attend: Callable
+) -> Array:
+    """One pre-norm transformer block; x is `[K, R, T, D]`."""
+    adapters, rows, time, _ = x.shape
+
+    def linear(x, name):
+        y = x @ weights[name]
+        if (bias := weights.get(name + "_bias")) is not None:
+            y = y + bias
+        if adapter is not None and name in adapter["a"]:
+            # [K, R, T, in] x [K, in, r] x [K, r, out]
+            low = jnp.einsum("krti,kic->krtc", x, adapter["a"][name].astype(x.dtype))
+            low = low * adapter["scale"].astype(x.dtype)[:, None, None, None]
+            y = y + jnp.einsum("krtc,kco->krto", low, adapter["b"][name].astype(x.dtype))
+        return y
+
+    def heads(y, count):  # [K, R, T, count * E] -> [N, count, T, E]
+        return y.reshape(adapters * rows, time, count, config.head_dim).swapaxes(1, 2)
+
+    h = rms_norm(x, weights["input_layernorm"], config.rms_norm_eps)
+    q = heads(linear(h, "q_proj"), config.num_heads)
+    k = heads(linear(h, "k_proj"), config.num_kv_heads)
+    v = heads(linear(h, "v_proj"), config.num_kv_heads)
+    if config.qk_norm:
+        q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
+        k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
+    out = attend(_rotate(q, rope), _rotate(k, rope), v)  # [N, H, T, E]
+    out = out.swapaxes(1, 2).reshape(adapters, rows, time, config.num_heads * config.head_dim)
+    x = x + linear(out, "o_proj")
+    h = rms_norm(x, weights["post_attention_layernorm"], config.rms_norm_eps)
+    return x + linear(jax.nn.silu(linear(h, "gate_proj")) * linear(h, "up_proj"), "down_proj")
+
+
+def _attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
+    """Grouped-query attention. q `[N, H, T, E]`; k, v `[N, J, S, E]`; bias `[N or 1, T, S]`."""
+    rows, num_heads, time, features = q.shape
+    groups = num_heads // k.shape[1]
+    # The query heads of a group lie next to each other in time, so that each key-value head is one product.
+    q = q.reshape(rows, k.shape[1], groups * time, features)
+    scores = jnp.einsum("njqe,njse->njqs", q, k, preferred_element_type=jnp.float32) / math.sqrt(features)
+    scores = scores.reshape(rows, k.shape[1], groups, time, -1) + bias[:, None, None]
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
+    return jnp.einsum("njqs,njse->njqe", weights, v).reshape(rows, num_heads, time, features)
+
+
+def _bias(visible: Array, distance: Array | None, window: Array | None) -> Array:
+    """Turns what a query may see into an additive mask, with a sliding window where the layer has one."""
+    if window is not None:
+        visible = visible & ((window == 0) | (distance < window))
+    return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
+
+
+def _rope(config: ModelConfig, positions: Array) -> tuple[Array, Array]:
+    """Returns the cosines and sines of rotary embeddings, each `[N, 1, T, E]`, for positions `[N, T]`."""
+    half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32)
+    frequencies = 1.0 / config.rope_theta ** (half / config.head_dim)
+    if (scaling := config.rope_scaling) is not None:
+        # Llama 3: wavelengths longer than the original context are stretched by `factor`, short ones
+        # are kept, and those between are mixed.
+        wavelengths = 2 * math.pi / frequencies
+        original = scaling.original_max_position
+        mix = (original / wavelengths - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        mix = jnp.clip(mix, 0.0, 1.0)
+        frequencies = (1 - mix) * frequencies / scaling.factor + mix * frequencies
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    angles = jnp.concatenate([angles, angles], axis=-1)[:, None]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _rotate(x: Array, rope: tuple[Array, Array]) -> Array:
+    """Applies rotary embeddings to `[N, heads, T, E]`, pairing feature i with i + E / 2 as Hugging Face does."""
+    cos, sin = rope
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    return (x * cos + turned * sin).astype(x.dtype)

@@ -1,0 +1,188 @@
+"""LoRA adapters: a stack of K of them as one pytree, and the host-side view that users hold.
+
+An adapter is an input of the decoder, never part of its state. Adapters of different rank or targets
+share one stack: a missing rank or target is filled with zeros. With zeros on both sides of the low-rank
+product their gradients are exactly zero, and so are Adam's steps, so the padding needs no mask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from selfadapt.models.config import ModelConfig
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class Lora:
+    """K adapters of one base model (LoRA, arXiv 2106.09685).
+
+    Attributes:
+      a: for each target the down-projections, `[layers, adapters, features in, rank]`, float32.
+      b: for each target the up-projections, `[layers, adapters, rank, features out]`, float32.
+      scale: alpha / rank of each adapter, `[adapters]`.
+    """
+
+    a: dict[str, Array]
+    b: dict[str, Array]
+    scale: Array
+
+    def layers(self) -> dict[str, Any]:
+        """Returns the adapters with a leading layer axis on every leaf, to be scanned beside the layers."""
+        depth = next(iter(self.a.values())).shape[0]
+        return {"a": self.a, "b": self.b, "scale": jnp.broadcast_to(self.scale, (depth, *self.scale.shape))}
+
+    def take(self, index: Any) -> Lora:
+        """Returns the adapters at an index array or slice, as a stack."""
+        return Lora(
+            a={name: leaf[:, index] for name, leaf in self.a.items()},
+            b={name: leaf[:, index] for name, leaf in self.b.items()},
+            scale=self.scale[index],
+        )
+
+
+def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[str, ...]:
+    """Returns the projections that `targets` names, in the order of the block.
+
+    Args:
+      targets: names of projections as in PEFT (a name also matches with a path before it, such as
+        "self_attn.q_proj"), or "all-linear" for every projection of a block.
+      config: the base model's architecture.
+
+    Raises:
+      ValueError: a name is not a projection of this architecture.
+    """
+    known = config.projections()
+    if isinstance(targets, str):
+        if targets == "all-linear":
+            return tuple(known)
+        targets = (targets,)
+    names = {str(target).rsplit(".", 1)[-1] for target in targets}
+    if unknown := sorted(names - set(known)):
+        raise ValueError(
+            f"no projection is called {', '.join(map(repr, unknown))}; a LoRA adapter can target "
+            f"{', '.join(known)}, or 'all-linear' for all of them"
+        )
+    return tuple(name for name in known if name in names)
+
+
+def initial_factors(config: ModelConfig, rank: int, target: str, seed: int) -> np.ndarray:
+    """Draws PEFT's initial down-projection, uniform in +-1/sqrt(features in), `[layers, in, rank]`.
+
+    The draw depends on the seed and the target's name alone: two updates with one seed start from the
+    same adapter wherever they stand in a stack and whatever else they target.
+    """
+    features = config.projections()[target][0]
+    digest = hashlib.sha256(f"lora {seed} {target}".encode()).digest()
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
+    draw = generator.random((config.num_layers, features, rank), dtype=np.float32)
+    return (2 * draw - 1) / math.sqrt(features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The hyper-parameters of one adapter.
+
+    Attributes:
+      rank: its rank, before zero-padding.
+      alpha: its alpha.
+      targets: the projections that it adapts.
+      scale: the factor on its output; alpha / rank unless the adapter says otherwise.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    scale: float | None = None
+
+    @property
+    def output_scale(self) -> float:
+        """The factor on the adapter's output."""
+        return self.alpha / self.rank if self.scale is None else self.scale
+
+
+@dataclasses.dataclass
+class Adapters:
+    """A stack of adapters of one base model, and what became of each.
+
+    `adapters[k]` and `adapters[i:j]` are again stacks (of one adapter, of several).
+
+    Attributes:
+      lora: the stack on the device.
+      specs: rank, alpha and targets of each adapter.
+      status: "ok", or why the adapter is not (it then equals the base model).
+      losses: the training loss of each optimiser step, for each adapter; empty when it was not trained here.
+      stats: what the training cost (`adapt` says what it holds); shared by all slices.
+    """
+
+    lora: Lora
+    specs: tuple[Spec, ...]
+    status: list[str] = dataclasses.field(default_factory=list)
+    losses: list[np.ndarray] = dataclasses.field(default_factory=list)
+    stats: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        self.status = self.status or ["ok"] * len(self.specs)
+        self.losses = self.losses or [np.zeros(0, np.float32)] * len(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __iter__(self) -> Iterator[Adapters]:
+        return (self[k] for k in range(len(self)))
+
+    def __getitem__(self, index: int | slice) -> Adapters:
+        if not isinstance(index, slice):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"adapter {index} of a stack of {len(self)}")
+            start = index % len(self)
+            index = slice(start, start + 1)
+        return Adapters(
+            self.lora.take(index), self.specs[index], self.status[index], self.losses[index], self.stats
+        )
+
+    @classmethod
+    def stack(cls, parts: Sequence[Adapters]) -> Adapters:
+        """Joins stacks into one; ranks and targets that differ are zero-padded."""
+        if not parts:
+            raise ValueError("there are no adapters to stack")
+        rank = max(next(iter(part.lora.a.values())).shape[-1] for part in parts)
+        shapes: dict[str, tuple[int, int]] = {}
+        for part in parts:
+            for name, leaf in part.lora.a.items():
+                shapes.setdefault(name, (leaf.shape[2], part.lora.b[name].shape[3]))
+        depth = next(iter(parts[0].lora.a.values())).shape[0]
+
+        def joined(side: str, name: str) -> Array:
+            leaves = []
+            for part in parts:
+                factors = getattr(part.lora, side)
+                full = (shapes[name][0], rank) if side == "a" else (rank, shapes[name][1])
+                leaf = factors.get(name)
+                if leaf is None:
+                    leaf = jnp.zeros((depth, len(part), *full), jnp.float32)
+                pad = [(0, 0), (0, 0)] + [(0, want - have) for want, have in zip(full, leaf.shape[2:], strict=True)]
+                leaves.append(jnp.pad(leaf, pad))
+            return jnp.concatenate(leaves, axis=1)
+
+        return cls(
+            lora=Lora(
+                a={name: joined("a", name) for name in shapes},
+                b={name: joined("b", name) for name in shapes},
+                scale=jnp.concatenate([part.lora.scale for part in parts]),
+            ),
+            specs=tuple(spec for part in parts for spec in part.specs),
+            status=[status for part in parts for status in part.status],
+            losses=[losses for part in parts for losses in part.losses],
+            stats=parts[0].stats,
+        )

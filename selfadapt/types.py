@@ -1,0 +1,192 @@
+"""The nouns that everything speaks: `Task`, `Edit`, `Update`, `ContextEdit`, `Outcome`.
+
+All of them are plain, immutable host values. What lives on a device (parameters, LoRA adapters)
+is a pytree and stands in `selfadapt.models`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence as AbstractSequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One evaluation item: what is asked and every answer that counts as right.
+
+    Attributes:
+      question: the question's text.
+      answers: the gold answers; the first is the reference.
+      id: stable identity within its task, "" if it has none.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    id: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A context to adapt to, and how the adapted model is judged (SEAL section 3: the pair (C, tau)).
+
+    Attributes:
+      id: stable identity; random keys, logs and pairings are made from it.
+      context: what an edit is written from (a passage, rendered grid pairs, an instruction).
+      questions: the evaluation, never shown to the edit's author.
+      title: the context's title, "" if it has none.
+      data: whatever else the domain needs; nothing outside the domain reads it.
+    """
+
+    id: str
+    context: str
+    questions: tuple[Question, ...]
+    title: str = ""
+    data: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """What the policy wrote for one task.
+
+    Attributes:
+      task_id: the task it was written for.
+      sample: its index among the samples of that task.
+      prompt: the text the policy was given.
+      text: what it wrote.
+      tokens: the token ids it wrote, the end-of-sequence token included if it was sampled.
+      policy_version: the version of the policy that wrote it.
+    """
+
+    task_id: str
+    sample: int
+    prompt: str
+    text: str
+    tokens: tuple[int, ...] = ()
+    policy_version: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSequence:
+    """A training sequence given as token ids.
+
+    Attributes:
+      ids: token ids.
+      mask: which ids count in the loss (as targets); `None` means all of them. The first id is
+        never a target, since nothing predicts it.
+      attention: which ids may be attended to as keys; `None` means all. SEAL's padding (FACTS
+        "padding quirk") trains on pad positions that no other position sees.
+    """
+
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...] | None = None
+    attention: tuple[bool, ...] | None = None
+
+
+TrainingSequence = str | tuple[str, str] | TokenSequence
+
+SCHEDULES = ("linear", "cosine", "constant")
+LOSSES = ("all", "target")
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What one adapter learns, and how.
+
+    The defaults are SEAL's inner loop (arXiv 2506.10943, appendix B.3): LoRA on the query and value
+    projections, AdamW, one sequence a step, linear decay to zero.
+
+    Attributes:
+      sequences: what to train on. Each is a string, a (prompt, target) pair, or a `TokenSequence`
+        (also written as `(ids, mask)` with two sequences of numbers).
+      rank: LoRA rank.
+      alpha: LoRA alpha; the adapter's output is scaled by `alpha / rank`.
+      targets: the projections that get an adapter, by PEFT's names, or "all-linear".
+      learning_rate: peak rate.
+      epochs: passes over the sequences.
+      batch_size: sequences a micro-batch.
+      gradient_accumulation: micro-batches an optimiser step. A step's loss is the mean over all the
+        target tokens of its micro-batches, so only the product with `batch_size` matters.
+      schedule: "linear" (to zero), "cosine" (to zero) or "constant", after the warm-up.
+      warmup_steps: optimiser steps of linear warm-up from zero.
+      max_grad_norm: the global norm that the adapter's gradient is clipped to; `None` for no clipping.
+      weight_decay: AdamW's decoupled weight decay.
+      loss: "all" (every token after the first) or "target" (only the targets of pairs).
+      shuffle: whether each epoch has its own random order.
+      seed: seeds the order of the data and the initial adapter.
+    """
+
+    sequences: AbstractSequence[TrainingSequence]
+    _: dataclasses.KW_ONLY
+    rank: int = 32
+    alpha: float = 64
+    targets: tuple[str, ...] | str = ("q_proj", "v_proj")
+    learning_rate: float = 1e-3
+    epochs: int = 10
+    batch_size: int = 1
+    gradient_accumulation: int = 1
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    max_grad_norm: float | None = 1.0
+    weight_decay: float = 0.0
+    loss: str = "all"
+    shuffle: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "sequences", tuple(self.sequences))
+        if not isinstance(self.targets, str):
+            object.__setattr__(self, "targets", tuple(self.targets))
+        for field in ("rank", "batch_size", "gradient_accumulation"):
+            if not (isinstance(value := getattr(self, field), int) and value >= 1):
+                raise ValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 1")
+        for field in ("epochs", "warmup_steps"):
+            if not (isinstance(value := getattr(self, field), int) and value >= 0):
+                raise ValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 0")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"Update.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"Update.loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ValueError(f"Update.max_grad_norm is {self.max_grad_norm!r}; it must be positive, or None for none")
+        if not math.isfinite(self.weight_decay) or self.weight_decay < 0:
+            raise ValueError(f"Update.weight_decay is {self.weight_decay!r}; it must be a finite number of at least 0")
+        if not self.targets:
+            raise ValueError("Update.targets is empty; name at least one projection, such as 'q_proj'")
+
+    def replace(self, **changes) -> Update:
+        """Returns a copy with the named fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextEdit:
+    """An edit that changes what the model is told and trains nothing (LSE, arXiv 2603.18620).
+
+    Attributes:
+      context: the text that now stands in the model's context when it is evaluated.
+    """
+
+    context: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one edit: the adapted model's answers, their verdicts, the reward.
+
+    Attributes:
+      edit: the edit.
+      reward: what the outer loop maximises.
+      answers: the adapted model's answers, one a question (and repetition).
+      verdicts: the grade of each answer, in [0, 1].
+      status: "ok", or why the edit could not be applied.
+      policy_version: the version of the policy whose weights were adapted.
+    """
+
+    edit: Edit
+    reward: float
+    answers: tuple[str, ...] = ()
+    verdicts: tuple[float, ...] = ()
+    status: str = "ok"
+    policy_version: int = 0
