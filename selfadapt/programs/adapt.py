@@ -1,0 +1,419 @@
+"""`adapt`: trains K adapters on K different updates at once (SEAL's inner loop, arXiv 2506.10943 section 3).
+
+One jitted, pure program per shape runs a *tick*: gather the adapters whose turn it is, one forward and
+backward pass of the frozen base over all their rows, clipping and AdamW per adapter, write back. What
+differs between adapters (rate, schedule, steps, rank, alpha, targets, masks) is data.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from selfadapt.models import decoder
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import Adapters, Lora, Spec, initial_factors, resolve_targets
+from selfadapt.programs import memory, schedule
+from selfadapt.types import Update
+
+Array = jax.Array
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's, as in torch and in Hugging Face's Trainer
+CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
+OUTWEIGHED = 100.0  # an adapter's change of a weight, relative to the weight; useful ones stay below 10
+LOGITS_BYTES = 64 * 2**20  # a chunk of logits; above it the projection is recomputed in the backward pass
+
+
+@flax.struct.dataclass
+class State:
+    """K adapters in training.
+
+    Attributes:
+      lora: the adapters.
+      mu: Adam's first moments, shaped like the adapters' two factors.
+      nu: its second moments.
+      gradient: the accumulated gradient of unfinished steps; `None` when every item is a whole step.
+      alive: false from the first non-finite loss or gradient on, `[K]`.
+    """
+
+    lora: Lora
+    mu: Any
+    nu: Any
+    gradient: Any
+    alive: Array
+
+
+def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array) -> Array:
+    """Cross-entropy in nats of `targets` `[..., T]` under hidden states `[..., T, D]`, in float32.
+
+    The projection to the vocabulary is done in chunks, so that logits never take more than about
+    `LOGITS_BYTES`.
+    """
+
+    def losses(hidden, targets):
+        scores = decoder.logits(params, config, hidden)
+        # A comparison instead of a gather: its gradient is elementwise and not a scatter.
+        gold = jnp.where(jnp.arange(config.vocab_size) == targets[..., None], scores, 0.0).sum(-1)
+        return jax.nn.logsumexp(scores, axis=-1) - gold
+
+    count = math.prod(targets.shape)
+    chunks = math.ceil(count * config.vocab_size * 4 / LOGITS_BYTES)
+    if chunks <= 1:
+        return losses(hidden, targets)
+    size = math.ceil(count / chunks)
+    flat = jnp.pad(hidden.reshape(count, -1), ((0, size * chunks - count), (0, 0)))
+    gold = jnp.pad(targets.reshape(count), (0, size * chunks - count))
+    result = jax.lax.map(
+        jax.checkpoint(lambda chunk: losses(*chunk)), (flat.reshape(chunks, size, -1), gold.reshape(chunks, size))
+    )
+    return result.reshape(-1)[:count].reshape(targets.shape)
+
+
+def adapter_losses(
+    factors: tuple[dict, dict], scale: Array, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool
+) -> Array:
+    """Weighted loss of each adapter's rows, `[K]`; `batch` is what `schedule.arrays` builds."""
+    hidden = decoder.forward(
+        params,
+        config,
+        batch["tokens"],
+        lora=Lora(*factors, scale),
+        positions=batch.get("positions"),
+        segments=batch.get("segments"),
+        key_segments=batch.get("key_segments"),
+        remat=remat,
+    )
+    losses = token_losses(params, config, hidden[:, :, :-1], batch["tokens"][:, :, 1:])
+    return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "remat"), donate_argnames=("state",))
+def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool) -> tuple[State, Array]:
+    """Runs one item of each adapter named in `batch["adapter"]`.
+
+    Args:
+      params: the frozen base.
+      state: all K adapters.
+      batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (K or more: an empty
+        slot), `apply` (whether the step ends here), `rate`, `decay`, `clip`, and Adam's bias
+        corrections `correction1`, `correction2`.
+
+    Returns:
+      The new state, and each slot's share of its step's loss, `[slots]`.
+    """
+    index = batch["adapter"]
+
+    def gather(tree):
+        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=1, mode="clip"), tree)
+
+    def scatter(tree, new):
+        return jax.tree.map(
+            lambda leaf, value: leaf.at[:, index].set(value, mode="drop", unique_indices=True), tree, new
+        )
+
+    def slotwise(values, leaf):  # [slots] against [layers, slots, ., .]
+        return values.reshape(-1, *[1] * (leaf.ndim - 2))
+
+    factors = gather((state.lora.a, state.lora.b))
+    scale = jnp.take(state.lora.scale, index, mode="clip")
+    alive = jnp.take(state.alive, index, mode="clip")
+
+    def total(factors):
+        losses = adapter_losses(factors, scale, params, config, batch, remat)
+        return losses.sum(), losses
+
+    gradient, losses = jax.grad(total, has_aux=True)(factors)
+    if state.gradient is not None:
+        gradient = jax.tree.map(jnp.add, gather(state.gradient), gradient)
+    norm = jnp.sqrt(sum(jnp.sum(g * g, axis=(0, 2, 3)) for g in jax.tree.leaves(gradient)))
+    alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)
+    step = alive & batch["apply"]
+    shrink = jnp.minimum(1.0, batch["clip"] / (norm + CLIP_EPSILON))
+
+    mu, nu = gather(state.mu), gather(state.nu)
+    clipped = jax.tree.map(lambda g: g * slotwise(shrink, g), gradient)
+    new_mu = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, mu, clipped)
+    new_nu = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, nu, clipped)
+
+    def adamw(p, m, v):
+        denominator = jnp.sqrt(v) / jnp.sqrt(slotwise(batch["correction2"], v)) + EPSILON
+        rate = slotwise(batch["rate"], p)
+        return p * (1 - rate * slotwise(batch["decay"], p)) - rate / slotwise(batch["correction1"], m) * m / denominator
+
+    new_factors = jax.tree.map(adamw, factors, new_mu, new_nu)
+
+    def keep(new, old):
+        return jax.tree.map(lambda n, o: jnp.where(slotwise(step, n), n, o), new, old)
+
+    a, b = scatter((state.lora.a, state.lora.b), keep(new_factors, factors))
+    accumulated = state.gradient
+    if accumulated is not None:
+        unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
+        accumulated = scatter(accumulated, unfinished)
+    state = State(
+        lora=Lora(a, b, state.lora.scale),
+        mu=scatter(state.mu, keep(new_mu, mu)),
+        nu=scatter(state.nu, keep(new_nu, nu)),
+        gradient=accumulated,
+        alive=state.alive.at[index].set(alive, mode="drop", unique_indices=True),
+    )
+    return state, losses
+
+
+def initial_state(config: ModelConfig, updates: Sequence[Update], init: Adapters | None, accumulate: bool) -> State:
+    """Builds the adapters that training starts from, and their optimiser state."""
+    if init is None:
+        lora = initial_adapters(config, updates).lora
+    else:
+        lora = jax.tree.map(jnp.copy, init.lora)  # the program updates its state in place
+
+    def zeros():
+        return jax.tree.map(jnp.zeros_like, (lora.a, lora.b))
+
+    alive = jnp.ones(len(updates), bool)
+    return State(lora=lora, mu=zeros(), nu=zeros(), gradient=zeros() if accumulate else None, alive=alive)
+
+
+def initial_adapters(config: ModelConfig, updates: Sequence[Update]) -> Adapters:
+    """Returns the adapters that PEFT would start the updates from: a random A and a zero B, which change nothing."""
+    specs = [Spec(u.rank, u.alpha, resolve_targets(u.targets, config)) for u in updates]
+    rank = max(spec.rank for spec in specs)
+    a, b = {}, {}
+    draw = functools.lru_cache(maxsize=None)(functools.partial(initial_factors, config))
+    for name in resolve_targets({name for spec in specs for name in spec.targets}, config):
+        features_in, features_out = config.projections()[name]
+        factors = np.zeros((config.num_layers, len(specs), features_in, rank), np.float32)
+        for k, (spec, update) in enumerate(zip(specs, updates, strict=True)):
+            if name in spec.targets:
+                factors[:, k, :, : spec.rank] = draw(spec.rank, name, update.seed)
+        a[name] = jnp.asarray(factors)
+        b[name] = jnp.zeros((config.num_layers, len(specs), rank, features_out), jnp.float32)
+    return Adapters(Lora(a, b, jnp.asarray([spec.output_scale for spec in specs], jnp.float32)), tuple(specs))
+
+
+def adapt(
+    model: Any,
+    updates: Sequence[Update],
+    *,
+    init: Adapters | Sequence[Adapters] | None = None,
+    memory_bytes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Adapters:
+    """Trains one adapter per update, all at once.
+
+    Each adapter comes out as it would alone, whatever its neighbours: the order of its data, its
+    initial values and the shapes that it runs in depend on its own update. One that cannot be trained
+    (no target tokens, a sequence longer than the model's context, a rate that is not finite or makes it
+    diverge) is reported in `.status` and equals the base model.
+
+    Args:
+      model: the base model.
+      updates: what each adapter learns, and how.
+      init: adapters to start from, a stack or a list of K in all; they keep their own rank, alpha and
+        targets. Without it each update starts as PEFT would (random A, zero B), from its own seed.
+      memory_bytes: memory for adapters and activations; by default what the device has free. When K
+        adapters do not fit they are trained in waves.
+      progress: called with (items done, items in all) as training goes on.
+
+    Returns:
+      K adapters, with `.losses[k]` (mean loss in nats of each optimiser step, `[steps]`), `.status[k]`,
+      and `.stats`: `tokens` (trained on, padding excluded), `padded_tokens`, `padding_overhead`
+      (padded / real - 1), `seconds`, `ticks`, `waves`, and `shapes` (a list of the shapes run).
+
+    Raises:
+      ValueError: there are no updates, `init` holds another number of adapters, or a target is unknown.
+
+    Example:
+      >>> from selfadapt import Update, adapt, load_model
+      >>> model = load_model("tiny")
+      >>> adapters = adapt(model, [Update(["The sky is green."]), Update(["The sea is red."])])
+      >>> len(adapters), adapters.status
+      (2, ['ok', 'ok'])
+    """
+    started = time.perf_counter()
+    updates = [updates] if isinstance(updates, Update) else list(updates)
+    if not updates:
+        raise ValueError("there are no updates to adapt to")
+    if init is not None and not isinstance(init, Adapters):
+        init = Adapters.stack(list(init))
+    if init is not None and len(init) != len(updates):
+        raise ValueError(f"init holds {len(init)} adapters for {len(updates)} updates; give one for each")
+    config = model.config
+    for update in updates:
+        resolve_targets(update.targets, config)
+    streams, reasons = [], []
+    token_ids = _token_ids(model, updates)
+    for k, update in enumerate(updates):
+        encoded = schedule.encode(update, token_ids)
+        reason = _unfit(update, encoded, config)
+        reasons.append(reason)
+        streams.append([] if reason else schedule.items(k, update, encoded, config.hidden_size))
+
+    plan = memory.plan_adapt(config, updates, init, streams, model.params, memory_bytes)
+    stats = collections.Counter()
+    shapes: set[tuple[int, ...]] = set()
+    parts, done = [], 0
+    total = sum(map(len, streams))
+    for start in range(0, len(updates), plan.wave):
+        chosen = slice(start, start + plan.wave)
+        wave = _train(
+            model, updates[chosen], streams[chosen], start, None if init is None else init[chosen], plan, stats, shapes,
+            (lambda n, base=done: progress(base + n, total)) if progress else None,
+        )
+        done += sum(map(len, streams[chosen]))
+        parts.append(wave)
+    adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts)
+    _judge(adapters, updates, reasons, model)
+    adapters.stats = {
+        "tokens": stats["tokens"],
+        "padded_tokens": stats["padded"],
+        "padding_overhead": stats["padded"] / max(1, stats["tokens"]) - 1,
+        "ticks": stats["ticks"],
+        "waves": len(parts),
+        "shapes": sorted(shapes),
+        "seconds": time.perf_counter() - started,
+    }
+    return adapters
+
+
+def _train(model, updates, streams, first, init, plan, stats, shapes, progress) -> Adapters:
+    """Trains one wave; `first` is the index of its first adapter among all of them."""
+    config = model.config
+    specs = initial_adapters(config, updates).specs if init is None else init.specs
+    accumulate = any(not item.shape.whole for stream in streams for item in stream)
+    state = initial_state(config, updates, init, accumulate)
+    steps = [stream[-1].step + 1 if stream else 0 for stream in streams]
+    recorded: list[tuple[list[schedule.Item], Array]] = []
+    count = 0
+    for shape, chosen in schedule.ticks(streams, plan.slots):
+        slots = plan.slots(shape)
+        batch = schedule.arrays(shape, chosen, slots) | _hyperparameters(chosen, updates, steps, first, slots)
+        stats["tokens"] += sum(len(s.ids) for item in chosen for row in item.rows for s in row)
+        stats["padded"] += batch["tokens"].size
+        stats["ticks"] += 1
+        shapes.add((slots, shape.rows, shape.time))
+        # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
+        held = state.gradient if shape.whole else None
+        state, losses = tick(
+            model.params, state.replace(gradient=None) if shape.whole else state, batch, config=config, remat=plan.remat
+        )
+        if shape.whole:
+            state = state.replace(gradient=held)
+        recorded.append((chosen, losses))
+        count += len(chosen)
+        if progress:
+            progress(count)
+    losses = [np.zeros(n, np.float32) for n in steps]
+    for (chosen, _), values in zip(recorded, jax.device_get([values for _, values in recorded]), strict=True):
+        for item, value in zip(chosen, values[: len(chosen)], strict=True):
+            losses[item.adapter - first][item.step] += value
+    alive = np.asarray(state.alive)
+    adapters = Adapters(state.lora, tuple(specs), losses=losses)
+    adapters.status = ["ok" if ok else "diverged: a loss or a gradient is not finite" for ok in alive]
+    return adapters
+
+
+def _hyperparameters(chosen, updates, steps, first, slots) -> dict[str, np.ndarray]:
+    """Builds the arrays `[slots]` of a tick that say whose turn it is and how each one steps."""
+    # Empty slots get indices past the end, each its own: gathers clip them and scatters drop them.
+    values = {"adapter": len(updates) + np.arange(slots, dtype=np.int32), "apply": np.zeros(slots, bool)}
+    for name in ("rate", "decay", "clip", "correction1", "correction2"):
+        values[name] = np.ones(slots, np.float32)
+    for slot, item in enumerate(chosen):
+        k = item.adapter - first
+        update = updates[k]
+        values["adapter"][slot] = k
+        values["apply"][slot] = item.last
+        values["rate"][slot] = schedule.learning_rate(update, item.step, steps[k])
+        values["decay"][slot] = update.weight_decay
+        values["clip"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
+        values["correction1"][slot] = 1 - BETA1 ** (item.step + 1)
+        values["correction2"][slot] = 1 - BETA2 ** (item.step + 1)
+    return values
+
+
+def _token_ids(model, updates: Sequence[Update]) -> Callable[[str, bool], list[int]]:
+    """Tokenises every text of the updates at once; returns the ids of (text, whether it starts a sequence)."""
+    texts: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}
+    for update in updates:
+        for sequence in update.sequences:
+            parts = (sequence,) if isinstance(sequence, str) else sequence
+            if isinstance(parts, tuple | list):
+                for place, part in enumerate(parts[:2]):
+                    if isinstance(part, str):
+                        texts[place == 0][part] = []
+    for special, known in texts.items():
+        if known:
+            if model.tokenizer is None:
+                raise ValueError("the model has no tokenizer; give the sequences of an Update as token ids")
+            encoded = model.tokenizer(list(known), add_special_tokens=special)["input_ids"]
+            known.update(zip(known, encoded, strict=True))
+    return lambda text, starts: texts[starts][text]
+
+
+def _unfit(update: Update, encoded: Sequence[schedule.Encoded], config: ModelConfig) -> str | None:
+    """Says why an update cannot be trained at all, if so."""
+    if not encoded:
+        return "empty: no sequence has a token to learn"
+    if not math.isfinite(update.learning_rate):
+        return f"invalid: the learning rate is {update.learning_rate}"
+    for number, sequence in enumerate(encoded):
+        if len(sequence.ids) > config.max_position_embeddings:
+            return (
+                f"invalid: sequence {number} has {len(sequence.ids)} tokens and the model's context "
+                f"{config.max_position_embeddings}"
+            )
+        if (worst := int(sequence.ids.max())) >= config.vocab_size or sequence.ids.min() < 0:
+            return f"invalid: sequence {number} holds token id {worst}, outside the vocabulary of {config.vocab_size}"
+    return None
+
+
+def _judge(adapters: Adapters, updates: Sequence[Update], reasons: Sequence[str | None], model: Any) -> None:
+    """Fills in each adapter's status, and turns those that failed back into the base model."""
+    weights = np.asarray(_relative_norm(model.params["layers"], adapters.lora))
+    for k, reason in enumerate(reasons):
+        adapters.status[k] = reason or adapters.status[k]
+        if adapters.status[k] == "ok":
+            adapters.status[k] = _divergence(adapters.losses[k], weights[k], updates[k].epochs, model.config) or "ok"
+    bad = jnp.asarray([status != "ok" for status in adapters.status])
+    if bad.any():
+        a, b = (
+            {name: jnp.where(bad[:, None, None], 0.0, leaf) for name, leaf in side.items()}
+            for side in (adapters.lora.a, adapters.lora.b)
+        )
+        adapters.lora = adapters.lora.replace(a=a, b=b)
+
+
+@jax.jit
+def _relative_norm(layers: dict[str, Array], lora: Lora) -> Array:
+    """Frobenius norm of each adapter's change of a weight, relative to the weight's own; the largest, `[K]`."""
+    ratios = []
+    for name, a in lora.a.items():
+        # |A B|^2 = <A'A, B B'>, which needs rank x rank matrices only.
+        a_gram = jnp.einsum("lkir,lkis->lkrs", a, a)
+        b_gram = jnp.einsum("lkro,lkso->lkrs", lora.b[name], lora.b[name])
+        change = jnp.sqrt((a_gram * b_gram).sum((0, 2, 3))) * lora.scale
+        ratios.append(change / jnp.linalg.norm(layers[name].astype(jnp.float32).reshape(-1)))
+    return jnp.stack(ratios).max(0)
+
+
+def _divergence(losses: np.ndarray, weight: float, epochs: int, config: ModelConfig) -> str | None:
+    """Says whether training has run away, if so: what it learnt outweighs the base or is worse than a guess."""
+    if not len(losses):
+        return None
+    if not weight <= OUTWEIGHED:  # NaN too
+        return f"diverged: the adapter outweighs the base's weights {weight:.3g} times"
+    last = float(losses[-max(1, len(losses) // max(1, epochs)) :].mean())
+    if last > max(float(losses[0]), math.log(config.vocab_size)) + 1.0:
+        return f"diverged: the loss went from {losses[0]:.3g} to {last:.3g} nats a token"
+    return None

@@ -1,0 +1,124 @@
+"""How much memory a program needs, and how to cut its work so that it fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import Adapters, resolve_targets
+from selfadapt.programs.schedule import Item, Shape, power_of_two
+from selfadapt.types import Update
+
+SHARE = 0.8  # of the free memory; the rest is for what the compiler adds
+# On a CPU small ticks stay in cache; an accelerator wants products of thousands of rows.
+TICK_TOKENS = {"cpu": (0, 1024)}
+ACCELERATOR_TICK_TOKENS = (4096, 65536)
+
+
+def available_bytes() -> int:
+    """Returns the memory that is free on the first device: its own, or the host's where it is a CPU."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    with open("/proc/meminfo") if os.path.exists("/proc/meminfo") else open(os.devnull) as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str]) -> int:
+    """Bytes of one adapter's float32 parameters."""
+    shapes = config.projections()
+    return sum(4 * config.num_layers * rank * sum(shapes[name]) for name in targets)
+
+
+def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int) -> int:
+    """Bytes of activations that the backward pass of `tokens` tokens in rows of `time` keeps, roughly."""
+    wide = config.num_heads * config.head_dim + 2 * config.num_kv_heads * config.head_dim
+    layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * config.intermediate_size))
+    layer += tokens * 2 * 4 * config.num_heads * time
+    if not remat:
+        return config.num_layers * layer
+    return layer + config.num_layers * tokens * itemsize * config.hidden_size
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptPlan:
+    """How `adapt` cuts its work.
+
+    Attributes:
+      wave: adapters trained at once.
+      tick_tokens: the least and the most tokens that a tick aims at.
+      remat: whether activations are recomputed in the backward pass.
+    """
+
+    wave: int
+    tick_tokens: tuple[int, int]
+    remat: bool
+
+    def slots(self, shape: Shape) -> int:
+        """Adapters a tick, a power of two.
+
+        A quarter of the wave, since adapters of different sequence lengths wait in different queues and
+        a tick should be full; within the tokens that suit the machine. It depends on the wave's size
+        and the item's shape only, never on what the neighbours hold.
+        """
+        item = shape.rows * shape.time
+        least, most = self.tick_tokens
+        slots = max(power_of_two(self.wave / 4), power_of_two(least / item))
+        while slots > 1 and slots * item > most:
+            slots //= 2
+        return min(slots, power_of_two(self.wave))
+
+
+def plan_adapt(
+    config: ModelConfig,
+    updates: Sequence[Update],
+    init: Adapters | None,
+    streams: Sequence[Sequence[Item]],
+    params: Any,
+    budget: int | None,
+) -> AdaptPlan:
+    """Chooses waves, tick sizes and rematerialisation so that training fits into memory.
+
+    Raises:
+      MemoryError: not even one adapter fits.
+    """
+    budget = int(SHARE * available_bytes()) if budget is None else budget
+    if init is None:
+        rank = max(update.rank for update in updates)
+        targets = sorted({name for update in updates for name in resolve_targets(update.targets, config)})
+    else:
+        rank, targets = next(iter(init.lora.a.values())).shape[-1], sorted(init.lora.a)
+    parts = any(not item.shape.whole for stream in streams for item in stream)
+    # Parameters, two moments, the gradient of the adapters in a tick; the accumulated one if steps have parts.
+    each = adapter_bytes(config, rank, targets) * (5 if parts else 4)
+    item = max((i.shape.rows * i.shape.time for stream in streams for i in stream), default=1)
+    time = max((i.shape.time for stream in streams for i in stream), default=1)
+    itemsize = np.dtype(params["norm"].dtype).itemsize
+    least, most = TICK_TOKENS.get(jax.default_backend(), ACCELERATOR_TICK_TOKENS)
+    tokens = max(item, most)
+
+    def fits(tokens: int, remat: bool, adapters: int) -> bool:
+        return activation_bytes(config, tokens, time, remat, itemsize) + adapters * each <= budget
+
+    wave = len(updates)
+    remat = not fits(tokens, False, wave)
+    while tokens > item and not fits(tokens, remat, wave):
+        tokens = max(item, tokens // 2)
+    while wave > 1 and not fits(tokens, remat, wave):
+        wave = -(-wave // 2)
+    if not fits(tokens, remat, wave):
+        need = activation_bytes(config, tokens, time, remat, itemsize) + each
+        raise MemoryError(
+            f"one adapter of rank {rank} on rows of {time} tokens needs about {need / 2**20:.0f} MiB and "
+            f"{budget / 2**20:.0f} MiB are free; shorten the sequences or lower the rank or the batch size"
+        )
+    return AdaptPlan(wave=wave, tick_tokens=(min(least, tokens), tokens), remat=remat)
