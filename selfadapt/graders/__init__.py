@@ -1,0 +1,68 @@
+"""Graders: every one has `grade(items) -> verdicts in [0, 1]`; `get_grader` makes one by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from selfadapt.graders.endpoint import BudgetExceeded, EndpointJudge, JudgeError
+from selfadapt.graders.model import LogLikelihoodGrader, ModelJudge, judge_prompt, parse_verdict
+from selfadapt.graders.text import Containment, Exact, GradeItem, Grader, TokenF1, normalize_answer, token_f1
+
+GRADERS: dict[str, Callable[..., Grader]] = {
+    "exact": Exact,
+    "containment": Containment,
+    "token-f1": TokenF1,
+    "log-likelihood": LogLikelihoodGrader,
+    "model": ModelJudge,
+    "endpoint": EndpointJudge,
+}
+
+__all__ = [
+    "GRADERS",
+    "BudgetExceeded",
+    "Containment",
+    "EndpointJudge",
+    "Exact",
+    "GradeItem",
+    "Grader",
+    "JudgeError",
+    "LogLikelihoodGrader",
+    "ModelJudge",
+    "TokenF1",
+    "get_grader",
+    "judge_prompt",
+    "normalize_answer",
+    "parse_verdict",
+    "token_f1",
+]
+
+
+def get_grader(name: str, **options: Any) -> Grader:
+    """Makes a grader.
+
+    Args:
+      name: a key of `GRADERS`; an underscore may stand for a hyphen.
+      **options: the arguments of that grader.
+
+    Raises:
+      ValueError: there is no such grader (the nearest name is suggested), or it has no such option, or
+        one that it needs is missing.
+
+    >>> get_grader("token-f1", threshold=0.5)
+    TokenF1(threshold=0.5)
+    """
+    key = name.replace("_", "-")
+    if key not in GRADERS:
+        near = difflib.get_close_matches(key, GRADERS, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no grader {name!r}{hint} (the graders are {', '.join(GRADERS)})")
+    signature = inspect.signature(GRADERS[key])
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no options"
+        raise ValueError(f"grader {key!r}: {error}; it takes {takes}") from None
+    return GRADERS[key](**options)

@@ -1,0 +1,109 @@
+"""Which edits the policy learns from: the E-step of ReST-EM (SEAL, arXiv 2506.10943, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from selfadapt.types import Outcome
+
+
+def _eligible(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Drops what nothing can be learnt from, and refuses rewards of different policies.
+
+    A reward depends on the weights it was measured with (SEAL, section 3.1), so rewards of two
+    versions cannot be ranked against each other.
+    """
+    outcomes = list(outcomes)
+    versions = {(outcome.edit.policy_version, outcome.policy_version) for outcome in outcomes}
+    if len(versions) > 1:
+        listed = ", ".join(f"written by {wrote} and scored with {scored}" for wrote, scored in sorted(versions))
+        raise ValueError(
+            f"the outcomes mix policy versions: {listed}; a selection needs one version, so sample and score again"
+        )
+    return [
+        outcome
+        for outcome in outcomes
+        if outcome.status == "ok" and outcome.edit.text.strip() and math.isfinite(outcome.reward)
+    ]
+
+
+def _by_task(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.edit.task_id, []).append(outcome)
+    return {task: sorted(group, key=lambda outcome: outcome.edit.sample) for task, group in groups.items()}
+
+
+def best_of(outcomes: Iterable[Outcome], k: int = 1) -> list[Outcome]:
+    """Selects the `k` best edits of every task, as SEAL's code does; of equal ones, the earlier sample.
+
+    The reward is taken as it is: the best of a task's edits is selected even where all of them hurt.
+
+    Args:
+      outcomes: of any number of tasks, told apart by `edit.task_id`. Edits that are empty, that could
+        not be applied or whose reward is not finite are passed over.
+      k: how many of each task.
+
+    Returns:
+      The selected outcomes, task by task in order of first appearance, the best first.
+
+    Raises:
+      ValueError: the outcomes mix policy versions, or `k` is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k!r}; it must be at least 1")
+    groups = _by_task(_eligible(outcomes)).values()
+    return [outcome for group in groups for outcome in sorted(group, key=lambda outcome: -outcome.reward)[:k]]
+
+
+def improvement(outcomes: Iterable[Outcome], baselines: Mapping[str, float], margin: float = 0.0) -> list[Outcome]:
+    """Selects every edit that improves on its task's baseline, as SEAL's paper says (Eq. 2).
+
+    Args:
+      outcomes: as for `best_of`.
+      baselines: the reward of each task without an edit, by task id.
+      margin: how much more than the baseline is an improvement; 0 means anything more.
+
+    Returns:
+      The selected outcomes, task by task in order of first appearance, by sample.
+
+    Raises:
+      ValueError: the outcomes mix policy versions, or a task has no baseline.
+    """
+    groups = _by_task(_eligible(outcomes))
+    missing = [task for task in groups if task not in baselines]
+    if missing:
+        raise ValueError(f"{len(missing)} tasks have no baseline to improve on, the first of them {missing[0]!r}")
+    return [outcome for task, group in groups.items() for outcome in group if outcome.reward - baselines[task] > margin]
+
+
+def top_fraction(outcomes: Iterable[Outcome], fraction: float) -> list[Outcome]:
+    """Selects the best edits of all tasks together; of equal ones, the earlier.
+
+    Rewards are compared across tasks, so easy tasks contribute more: give gains over the baseline as
+    rewards where that matters.
+
+    Args:
+      outcomes: as for `best_of`.
+      fraction: in (0, 1], of the edits that can be learnt from; rounded up to a whole edit.
+
+    Returns:
+      The selected outcomes, the best first.
+
+    Raises:
+      ValueError: the outcomes mix policy versions, or `fraction` is out of range.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction!r}; it must be in (0, 1]")
+    ordered = [outcome for group in _by_task(_eligible(outcomes)).values() for outcome in group]
+    # Rounding keeps 0.2 of 250 at 50, where the product may lie a hair above.
+    count = math.ceil(round(fraction * len(ordered), 9))
+    return sorted(ordered, key=lambda outcome: -outcome.reward)[:count]
+
+
+def best_improving(
+    outcomes: Iterable[Outcome], baselines: Mapping[str, float], k: int = 1, margin: float = 0.0
+) -> list[Outcome]:
+    """Selects the `k` best edits of every task among those that improve on its baseline; see both functions above."""
+    return best_of(improvement(outcomes, baselines, margin), k)

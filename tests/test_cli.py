@@ -1,0 +1,142 @@
+"""Tests of the `selfadapt` command."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from selfadapt import cli, errors
+
+CONFIG = """
+import ml_collections
+def get_config():
+    return ml_collections.ConfigDict({'rounds': 2, 'data': {'path': 'w'}})
+"""
+
+
+@pytest.fixture
+def loop(monkeypatch):
+    """Stands in for the training loop and keeps what it is called with."""
+    module = types.ModuleType("selfadapt.loop")
+    module.calls = []
+    module.train = lambda config, workdir: module.calls.append((config, workdir))
+    monkeypatch.setitem(sys.modules, "selfadapt.loop", module)
+    monkeypatch.setattr("selfadapt.loop", module, raising=False)
+    return module
+
+
+@pytest.fixture
+def train(tmp_path, loop):
+    """Runs `selfadapt train` on a small config with more arguments."""
+    (tmp_path / "c.py").write_text(CONFIG)
+    return lambda *more: cli.main(["train", f"--config={tmp_path}/c.py", f"--workdir={tmp_path}/run", *more])
+
+
+def failing(error):
+    def train(config, workdir):
+        raise error
+
+    # the loop is part of the package: its frames count as ours
+    code = train.__code__.replace(co_filename=cli.__file__)
+    return types.FunctionType(code, {}, "train", None, train.__closure__)
+
+
+def test_train_hands_the_overridden_config_to_the_loop(train, loop, tmp_path):
+    assert train("--config.rounds=3", "--config.data.path", "squad.json") == 0
+    ((config, workdir),) = loop.calls
+    assert config.rounds == 3 and config.data.path == "squad.json" and workdir == f"{tmp_path}/run"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["trian"], "there is no command trian. Did you mean train?"),
+        (["train", "--confg=x"], "train has no argument --confg. Did you mean --config?"),
+        (["train", "--config=x"], "required: --workdir"),
+        (["train", "--config=x", "--workdir=y", "--config.rounds"], "--config.rounds needs a value"),
+        (["train", "--config=x.py", "--workdir=y", "--conf=z"], "Did you mean --config?"),
+        (["train", "--config=x.py", "--workdir=y", "stray"], "unrecognized arguments: stray"),
+        (["train", "--config=absent.py", "--workdir=y"], "there is no config file absent.py"),
+        (["report", "--workdir=y", "--config.rounds=2"], "takes no config"),
+        (["analyze"], "required: FILE"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("selfadapt: error: ") and message in printed.err
+
+
+def test_a_misspelt_field_is_one_line_and_status_2(train, capsys):
+    assert train("--config.data.pth=x") == 2
+    assert "Did you mean config.data.path?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [errors.UserError("no\nquestions"), ValueError("no questions"), FileNotFoundError(2, "no questions")]
+)
+def test_an_error_of_the_users_making_is_one_line_without_traceback(train, loop, capsys, error):
+    loop.train = failing(error)
+    assert train() == 2
+    printed = capsys.readouterr().err
+    assert "no questions" in printed and len(printed.splitlines()) == 1
+
+
+def test_a_traceback_is_shown_on_request(train, loop, capsys):
+    loop.train = failing(errors.UserError("no questions"))
+    assert train("--traceback") == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", [lambda: int("x"), lambda: [][0]])
+def test_a_fault_of_the_program_keeps_its_traceback(train, loop, fault):
+    loop.train = lambda config, workdir: fault()
+    with pytest.raises((ValueError, IndexError)):
+        train()
+
+
+def test_a_deliberate_value_error_of_the_package_is_told_from_an_accident():
+    from selfadapt import metrics
+
+    with pytest.raises(ValueError) as deliberate:
+        metrics.mean_and_stderr([])
+    with pytest.raises(TypeError) as accident:
+        metrics.mean_and_stderr(None)
+    assert cli._is_for_the_user(deliberate.value) and not cli._is_for_the_user(accident.value)
+    with pytest.raises(ValueError) as foreign:
+        raise ValueError("raised outside the package")
+    assert not cli._is_for_the_user(foreign.value)
+
+
+def test_ctrl_c_says_what_is_kept_and_exits_130(train, loop, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "edits.jsonl").write_text("")
+    loop.train = failing(KeyboardInterrupt())
+    assert train() == 130
+    assert capsys.readouterr().err.strip().endswith("run: edits.jsonl")
+
+
+def test_ctrl_c_before_anything_was_written_says_so(train, loop, capsys):
+    loop.train = failing(KeyboardInterrupt())
+    assert train() == 130
+    assert "Nothing was written" in capsys.readouterr().err
+
+
+def test_help_imports_neither_jax_nor_numpy():
+    code = (
+        "import sys; from selfadapt import cli\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert not {'jax', 'numpy', 'ml_collections'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--config.NAME=VALUE" in done.stdout
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "selfadapt", "nonsense"], capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no command nonsense" in done.stderr
