@@ -1,0 +1,232 @@
+"""The `selfadapt` command: train, analyze, report, pretrain.
+
+Whatever needs JAX is imported inside the command that needs it, so that `selfadapt --help` and a mistyped
+argument answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import dis
+import os
+import pathlib
+import sys
+import traceback
+import types
+from collections.abc import Sequence
+from typing import NoReturn
+
+from selfadapt.errors import UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    Args:
+      argv: the arguments after the program's name; those of this process by default.
+
+    Returns:
+      0 on success, 2 after an error that the user can put right (one line on stderr), 130 after Ctrl-C.
+      Any other error is a fault of the program and leaves as an exception with its traceback.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    workdir = None
+    try:
+        rest, overrides = _split_overrides(argv)
+        arguments = _parse(rest, overrides)
+        workdir = getattr(arguments, "workdir", None)
+        arguments.overrides = overrides
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"\nselfadapt: stopped by Ctrl-C. {_kept(workdir)}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _is_for_the_user(error):
+            raise
+        if "--traceback" in argv:
+            traceback.print_exc()
+        print(f"selfadapt: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    config = _load_config(arguments)
+    from selfadapt import experiment
+
+    experiment.train(config, arguments.workdir)
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    config = _load_config(arguments)
+    from selfadapt.programs import pretrain
+
+    pretrain.pretrain(config, arguments.workdir)
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    from selfadapt import analyze
+
+    print(analyze.analyze_command(arguments.files))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from selfadapt import report
+
+    print(report.write_report(arguments.workdir))
+
+
+def _load_config(arguments: argparse.Namespace):
+    from selfadapt.config import load_config
+
+    return load_config(arguments.config, arguments.overrides)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are `UserError`s."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See `{self.prog} --help`")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="selfadapt",
+        description="Meta-learning for language models that adapt themselves: a policy writes its own training data,\n"
+        "each piece is applied to a copy of the model and scored, and the policy learns to write better ones.",
+        epilog="Start with:\n  selfadapt train --config=configs/quickstart.py --workdir=runs/quickstart",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    def command(name: str, run, summary: str, description: str, epilog: str | None = None) -> _Parser:
+        made = commands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        made.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+        return made
+
+    fields = (
+        "Any field of the config can be set on the command line:\n"
+        "  --config.NAME=VALUE        for example --config.rounds=3 or --config.data.path=squad_val.json\n"
+        "A value has the type that the field has in the file; lists are written a,b,c."
+    )
+    train = command(
+        "train",
+        _train,
+        "run an experiment: rounds of sample, apply, score, improve",
+        "Runs the experiment of a config file and writes summary.json, metrics.jsonl, edits.jsonl, the trained\n"
+        "policy and report.html into the workdir.",
+        fields,
+    )
+    pretrain = command(
+        "pretrain",
+        _pretrain,
+        "train the small embedded model from scratch",
+        "Pretrains the embedded model of a config file and writes it as a Hugging Face directory.",
+        fields,
+    )
+    for made in (train, pretrain):
+        made.add_argument(
+            "--config", required=True, metavar="FILE[:ARG]", help="config file; ARG is handed to its get_config(ARG)"
+        )
+        made.add_argument("--workdir", required=True, metavar="DIR", help="directory for everything the run writes")
+    analyze = command(
+        "analyze",
+        _analyze,
+        "recompute the tables of SEAL's published result files",
+        "Reads SEAL's result files (JSON) and prints their statistics, recomputed from the single verdicts, with\n"
+        "intervals and paired tests.",
+    )
+    analyze.add_argument("files", nargs="+", metavar="FILE", help="a result file of SEAL's knowledge incorporation")
+    report = command(
+        "report",
+        _report,
+        "write report.html of a finished run again",
+        "Reads a workdir and writes report.html into it: one file that needs nothing else.",
+    )
+    report.add_argument("--workdir", required=True, metavar="DIR", help="the workdir of a run of `selfadapt train`")
+    return parser
+
+
+def _split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes `--config.a.b=value` and `--config.a.b value` out of the arguments."""
+    rest, overrides = [], {}
+    left = iter(argv)
+    for argument in left:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(left, None)
+            if value is None or value.startswith("--"):
+                raise UserError(f"--config.{name} needs a value: --config.{name}=VALUE")
+        overrides[name] = value
+    return rest, overrides
+
+
+def _parse(argv: list[str], overrides: dict[str, str]) -> argparse.Namespace:
+    parser = _parser()
+    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    commands = subparsers.choices
+    known = [option for name in argv[:1] if name in commands for option in commands[name]._option_string_actions]
+    for argument in argv:
+        option = argument.partition("=")[0]
+        if known and option.startswith("-") and option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+            raise UserError(f"{argv[0]} has no argument {option}. {hint} See `selfadapt {argv[0]} --help`")
+    if argv and argv[0] not in commands and not argv[0].startswith("-"):
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"there is no command {argv[0]}.{hint} There are: {', '.join(commands)}")
+    arguments = parser.parse_args(argv)
+    if overrides and not hasattr(arguments, "config"):
+        raise UserError(f"{argv[0]} takes no config, so --config.{next(iter(overrides))} means nothing to it")
+    return arguments
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether an error is the user's to put right, rather than a fault of the program.
+
+    A `UserError` is, an `OSError` is (a file, a disk, a network), and so is a `ValueError` that this
+    package raised on purpose. A `ValueError` from a library, or from an expression of ours, is not.
+    """
+    if isinstance(error, UserError | OSError):
+        return True
+    if not isinstance(error, ValueError):
+        return False
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    code = frame.tb_frame.f_code
+    ours = pathlib.Path(code.co_filename).is_relative_to(pathlib.Path(__file__).parent)
+    return ours and _raises_at(code, frame.tb_lasti)
+
+
+def _raises_at(code: types.CodeType, offset: int) -> bool:
+    return any(item.offset == offset and item.opname == "RAISE_VARARGS" for item in dis.get_instructions(code))
+
+
+def _kept(workdir: str | None) -> str:
+    """Says what a workdir holds."""
+    files = sorted(pathlib.Path(workdir).iterdir()) if workdir and os.path.isdir(workdir) else []
+    names = [f"{file.name}/" if file.is_dir() else file.name for file in files if not file.name.startswith(".")]
+    if not names:
+        return "Nothing was written."
+    return f"What was finished is kept in {workdir}: {', '.join(names)}"

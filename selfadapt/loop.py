@@ -1,0 +1,247 @@
+"""The outer loop: sample, apply, score, improve (SEAL, arXiv 2506.10943, Algorithm 1).
+
+Nothing here knows a domain or an outer update. A domain turns tasks into prompts, edits into updates and
+answers into verdicts; an `improve` function turns outcomes into the next state. The policy writes the
+edits and the student is adapted; they are one model unless a recipe says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from selfadapt.domains.base import Applied, Domain
+from selfadapt.models.lora import Adapters
+from selfadapt.models.model import Model
+from selfadapt.programs.adapt import adapt
+from selfadapt.programs.sample import generate
+from selfadapt.types import ContextEdit, Edit, Outcome, Task, Update
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A model with its version, and an adapter where its training was not merged.
+
+    Attributes:
+      model: the weights.
+      version: how often it has been improved; rewards carry it.
+      adapter: a stack of one adapter that belongs to the policy, or `None`.
+    """
+
+    model: Model
+    version: int = 0
+    adapter: Adapters | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where the outer loop stands.
+
+    Attributes:
+      policy: writes the edits.
+      student: is adapted and judged; the policy itself in SEAL, another in teacher-student training.
+      round: rounds finished.
+    """
+
+    policy: Policy
+    student: Policy
+    round: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How edits are sampled and scored.
+
+    Attributes:
+      seed: the experiment's seed.
+      edits: edits sampled a task.
+      temperature: of sampling edits.
+      top_p: of sampling edits.
+      edit_tokens: the most tokens of an edit.
+      answer_tokens: the most tokens of an answer; answers are greedy.
+      answer_stop: strings that end an answer.
+      inner_runs: adapters trained per edit, with seeds that all edits have in common; verdicts are
+        averaged over them (SEAL trains three).
+      at_once: edits applied and scored together; fewer take less memory.
+    """
+
+    seed: int = 0
+    edits: int = 5
+    temperature: float = 1.0
+    top_p: float = 1.0
+    edit_tokens: int = 128
+    answer_tokens: int = 16
+    answer_stop: tuple[str, ...] = ()
+    inner_runs: int = 1
+    at_once: int = 512
+
+
+Improve = Callable[[State, Mapping[str, float], Sequence[Outcome]], tuple[State, dict[str, Any]]]
+Advance = Callable[[int], None]
+Phase = Callable[[str, int], contextlib.AbstractContextManager[Advance]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """What one round did.
+
+    Attributes:
+      baselines: each task's reward without an edit, by task id.
+      outcomes: what became of each edit.
+      facts: what `improve` says of itself.
+    """
+
+    baselines: dict[str, float]
+    outcomes: list[Outcome]
+    facts: dict[str, Any]
+
+
+@contextlib.contextmanager
+def _silent(name: str, total: int) -> Iterator[Advance]:
+    del name, total
+    yield lambda count: None
+
+
+def run_round(
+    state: State,
+    domain: Domain,
+    tasks: Sequence[Task],
+    improve: Improve,
+    settings: Settings,
+    phase: Phase = _silent,
+) -> tuple[State, Round]:
+    """Runs one round of the outer loop.
+
+    Args:
+      state: where the loop stands.
+      domain: supplies prompts, updates and verdicts.
+      tasks: the round's contexts.
+      improve: the outer update; gets the state, the baselines and the outcomes.
+      settings: how edits are sampled and scored.
+      phase: wraps each phase, for a progress display; gets its name and how many units it has.
+
+    Returns:
+      The next state, and what happened.
+    """
+    with phase("baseline", len(tasks)) as advance:
+        without = [(Edit(task.id, 0, "", ""), domain.baseline(task)) for task in tasks]
+        unedited = score(state.student, domain, tasks, without, settings, advance)
+    baselines = {outcome.edit.task_id: outcome.reward for outcome in unedited}
+    with phase("sample", len(tasks)) as advance:
+        edits = sample(state.policy, domain, tasks, settings, advance)
+    with phase("apply and score", len(edits)) as advance:
+        outcomes = score(state.student, domain, tasks, applied(domain, tasks, edits), settings, advance)
+    with phase("improve", 1) as advance:
+        state, facts = improve(state, baselines, outcomes)
+        advance(1)
+    return dataclasses.replace(state, round=state.round + 1), Round(baselines, outcomes, facts)
+
+
+def sample(
+    policy: Policy, domain: Domain, tasks: Sequence[Task], settings: Settings, advance: Advance | None = None
+) -> list[Edit]:
+    """Samples `settings.edits` edits for each task, in the order of the tasks.
+
+    An edit's random key comes from the seed, the policy's version, the task's id and the sample's index.
+    """
+    edits = []
+    for start in range(0, len(tasks), settings.at_once):
+        chosen = tasks[start : start + settings.at_once]
+        prompts = [domain.edit_prompt(task) for task in chosen]
+        results = generate(
+            policy.model,
+            prompts if policy.adapter is None else [prompts],
+            adapters=policy.adapter,
+            max_new_tokens=settings.edit_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=settings.seed,
+            num_samples=settings.edits,
+            ids=[f"edit {policy.version} {task.id}" for task in chosen],
+            return_details=True,
+        )
+        for task, prompt, samples in zip(chosen, prompts, results if policy.adapter is None else results[0], strict=True):
+            edits += [
+                Edit(task.id, index, prompt, written.text, written.tokens, policy.version)
+                for index, written in enumerate(samples)
+            ]
+        if advance:
+            advance(len(chosen))
+    return edits
+
+
+def applied(domain: Domain, tasks: Sequence[Task], edits: Sequence[Edit]) -> list[tuple[Edit, Applied]]:
+    """Pairs each edit with what is done with it."""
+    by_id = {task.id: task for task in tasks}
+    return [(edit, domain.apply(by_id[edit.task_id], edit.text)) for edit in edits]
+
+
+def score(
+    student: Policy,
+    domain: Domain,
+    tasks: Sequence[Task],
+    pairs: Sequence[tuple[Edit, Applied]],
+    settings: Settings,
+    advance: Advance | None = None,
+) -> list[Outcome]:
+    """Applies edits to the student, each to a copy of its own, and judges what comes out.
+
+    An edit that cannot be applied leaves the student as it is; it is scored as such, and its outcome's
+    status says why.
+
+    Returns:
+      One outcome an edit, in order; the reward is the mean verdict over questions and inner runs.
+    """
+    by_id = {task.id: task for task in tasks}
+    outcomes = []
+    for start in range(0, len(pairs), settings.at_once):
+        chosen = pairs[start : start + settings.at_once]
+        status, answers = _answers(student, domain, by_id, chosen, settings)
+        chosen_tasks = [by_id[edit.task_id] for edit, _ in chosen]
+        repeated = [task for task, runs in zip(chosen_tasks, answers, strict=True) for _ in runs]
+        grades = iter(domain.grade(repeated, [run for runs in answers for run in runs]))
+        for (edit, _), reason, runs in zip(chosen, status, answers, strict=True):
+            verdicts = [verdict for _ in runs for verdict in next(grades)]
+            outcomes.append(
+                Outcome(
+                    edit=edit,
+                    reward=float(np.mean(verdicts)),
+                    answers=tuple(answer for run in runs for answer in run),
+                    verdicts=tuple(verdicts),
+                    status=reason,
+                    policy_version=student.version,
+                )
+            )
+        if advance:
+            advance(len(chosen))
+    return outcomes
+
+
+def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[list[list[str]]]]:
+    """Returns for each edit its status, and for each inner run the answers to the task's questions."""
+    options = dict(max_new_tokens=settings.answer_tokens, stop=settings.answer_stop)
+    status, answers = ["ok"] * len(pairs), [[] for _ in pairs]
+    updates = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, Update)]
+    contexts = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, ContextEdit)]
+    if updates:
+        jobs = [(i, what.replace(seed=what.seed + run)) for i, what in updates for run in range(settings.inner_runs)]
+        start = None if student.adapter is None else Adapters.stack([student.adapter] * len(jobs))
+        adapters = adapt(student.model, [what for _, what in jobs], init=start)
+        prompts = [domain.questions(by_id[pairs[i][0].task_id], "") for i, _ in jobs]
+        for (i, _), reason, texts in zip(
+            jobs, adapters.status, generate(student.model, prompts, adapters=adapters, **options), strict=True
+        ):
+            status[i] = status[i] if reason == "ok" else reason
+            answers[i].append(texts)
+    if contexts:
+        prompts = [domain.questions(by_id[pairs[i][0].task_id], what.context) for i, what in contexts]
+        flat = [prompt for each in prompts for prompt in each]
+        texts = generate(student.model, flat if student.adapter is None else [flat], adapters=student.adapter, **options)
+        stream: Iterator[str] = iter(texts if student.adapter is None else texts[0])
+        for (i, _), each in zip(contexts, prompts, strict=True):
+            answers[i].append([next(stream) for _ in each])
+    return status, answers

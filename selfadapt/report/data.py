@@ -1,0 +1,208 @@
+"""Reads a workdir and works out what the report shows: nothing here knows HTML."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from selfadapt.errors import UserError
+from selfadapt.files import read_jsonl
+
+REFERENCES = {"none", "passage", "oracle"}
+_LABELS = {
+    "none": ("No adaptation", "the model as it is, passage not shown"),
+    "passage": ("Passage alone", "adapted to the passage itself"),
+    "untrained": ("Untrained policy", "adapted to the edits of the first policy"),
+    "oracle": ("Oracle", "adapted to the gold questions and answers"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run as its workdir describes it.
+
+    Attributes:
+      name: the workdir's name.
+      summary: `summary.json`, checked.
+      config: `config.json`, or `{}`.
+      edits: the records of `edits.jsonl`, checked; empty if there is no such file.
+      events: how many events of each name `metrics.jsonl` holds.
+      span: the times of the first and the last event, or `None`.
+    """
+
+    name: str
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    edits: tuple[dict[str, Any], ...]
+    events: dict[str, int]
+    span: tuple[str, str] | None
+
+    @property
+    def policies(self) -> list[str]:
+        """The ladder's rows that a policy wrote, from the untrained one to the last round's."""
+        return [row["name"] for row in self.summary["ladder"] if row["name"] not in REFERENCES]
+
+    @property
+    def written(self) -> list[dict[str, Any]]:
+        """The edits that a policy wrote; the rows of the references are not edits."""
+        return [edit for edit in self.edits if edit["policy"] not in REFERENCES]
+
+
+def read_run(workdir: str | os.PathLike) -> Run:
+    """Reads a workdir.
+
+    Raises:
+      UserError: the workdir holds no finished run, or a file of it is broken; the message names the file
+        and the record.
+    """
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+        raise UserError(f"there is no workdir {workdir}; name the --workdir of a run of `selfadapt train`")
+    path = workdir / "summary.json"
+    if not path.exists():
+        raise UserError(f"{workdir} has no summary.json: no run has finished there. `selfadapt train` writes it")
+    summary = check_summary(_read_json(path), str(path))
+    config = _read_json(workdir / "config.json") if (workdir / "config.json").exists() else {}
+    edits = []
+    if (workdir / "edits.jsonl").exists():
+        for number, edit in enumerate(read_jsonl(workdir / "edits.jsonl"), start=1):
+            for field in ("task", "phase", "policy", "text"):
+                if not isinstance(edit.get(field), str):
+                    raise UserError(f"{workdir / 'edits.jsonl'}, line {number}: the field {field!r} must be text")
+            edits.append(edit)
+    events, times = collections.Counter(), []
+    if (workdir / "metrics.jsonl").exists():
+        for event in read_jsonl(workdir / "metrics.jsonl"):
+            events[str(event.get("event"))] += 1
+            times.append(str(event.get("time")))
+    return Run(
+        name=workdir.resolve().name,
+        summary=summary,
+        config=config,
+        edits=tuple(edits),
+        events=dict(events),
+        span=(times[0], times[-1]) if times else None,
+    )
+
+
+def check_summary(summary: Any, where: str = "the summary") -> dict[str, Any]:
+    """Returns a summary with its optional parts filled in.
+
+    Raises:
+      UserError: a part that the report draws is absent or is not what it should be.
+    """
+    if not isinstance(summary, dict) or not summary.get("ladder"):
+        raise UserError(f"{where} has no ladder: it must be an object with a list of {{name, mean, stderr, n}}")
+    needs = {
+        "ladder": ("name", "mean"),
+        "extras": ("name", "mean"),
+        "paired": ("a", "b", "difference"),
+        "rounds": ("round",),
+    }
+    filled = {"timings": {}, "invalid": {}, "versions": {}, **summary}
+    for part, fields in needs.items():
+        filled[part] = summary.get(part) or []
+        for index, row in enumerate(filled[part]):
+            for field in fields:
+                value = row.get(field) if isinstance(row, dict) else None
+                right = isinstance(value, str) if field in ("name", "a", "b") else isinstance(value, int | float)
+                if not right:
+                    raise UserError(f"{where}: {part}[{index}] has {value!r} as its {field!r}; see {sorted(fields)}")
+    return filled
+
+
+def label(name: str) -> tuple[str, str]:
+    """Returns how a row of the ladder is called, and in a few words what it is."""
+    if name.startswith("round") and name[5:].isdigit():
+        return f"Round {name[5:]}", f"adapted to the edits of the policy after round {name[5:]}"
+    return _LABELS.get(name, (name.replace("_", " "), ""))
+
+
+def is_share(summary: dict[str, Any]) -> bool:
+    """Whether the ladder's values are shares, to be written in percent, rather than any other reward."""
+    return all(0 <= row["mean"] <= 1 for row in summary["ladder"])
+
+
+def kinds_of_lines(run: Run) -> dict[str, collections.Counter]:
+    """Counts the kinds of line that each policy writes, on held-out passages where there are any.
+
+    Returns:
+      The counts per policy, policies in the order of the ladder; empty if no edit says its kinds.
+    """
+    counts = {}
+    for policy in run.policies:
+        edits = [edit for edit in run.written if edit["policy"] == policy and edit.get("kinds")]
+        edits = [edit for edit in edits if edit["phase"] == "eval"] or edits
+        if edits:
+            counts[policy] = sum((collections.Counter(edit["kinds"]) for edit in edits), collections.Counter())
+    return counts
+
+
+def passages(run: Run, count: int = 6) -> list[dict[str, dict[str, Any]]]:
+    """Picks held-out passages to show: evenly spaced from the largest gain to the largest loss.
+
+    The gain is the last policy's reward minus the untrained one's. The first sample of each counts.
+
+    Returns:
+      For each passage its edit per policy (references too), largest gain first.
+    """
+    tasks: dict[str, dict[str, dict[str, Any]]] = {}
+    for edit in run.edits:
+        if edit["phase"] == "eval":
+            tasks.setdefault(edit["task"], {}).setdefault(edit["policy"], edit)
+    policies = [policy for policy in run.policies if any(policy in edits for edits in tasks.values())]
+    if not policies:
+        return []
+    first, last = policies[0], policies[-1]
+    shown = [edits for edits in tasks.values() if first in edits and last in edits]
+    shown.sort(key=lambda edits: _reward(edits[first]) - _reward(edits[last]))
+    count = min(count, len(shown))
+    return [shown[round(place * (len(shown) - 1) / max(count - 1, 1))] for place in range(count)]
+
+
+def invalid_examples(run: Run) -> dict[str, dict[str, Any]]:
+    """Returns the first edit of each status that is not "ok"."""
+    examples: dict[str, dict[str, Any]] = {}
+    for edit in run.written:
+        if edit.get("status", "ok") != "ok":
+            examples.setdefault(edit["status"], edit)
+    return examples
+
+
+def paired(summary: dict[str, Any], a: str, b: str) -> dict[str, Any] | None:
+    """Returns the paired comparison of a minus b, if the summary has it with its interval."""
+    for row in summary["paired"]:
+        if (row["a"], row["b"]) == (a, b) and row.get("low") is not None and row.get("high") is not None:
+            return row
+    return None
+
+
+def fields_of(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Returns the (dotted name, value) pairs of a config."""
+    fields = []
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            fields += fields_of(value, f"{prefix}{name}.")
+        else:
+            fields.append((f"{prefix}{name}", value))
+    return fields
+
+
+def _reward(edit: dict[str, Any]) -> float:
+    verdicts: Sequence[float] = edit.get("verdicts") or ()
+    reward = edit.get("reward")
+    if reward is not None:
+        return reward
+    return sum(verdicts) / len(verdicts) if verdicts else 0.0
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error})") from error
