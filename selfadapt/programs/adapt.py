@@ -36,17 +36,19 @@ LOGITS_BYTES = 64 * 2**20  # a chunk of logits; above it the projection is recom
 
 @flax.struct.dataclass
 class State:
-    """K adapters in training.
+    """K adapters in training; every leaf has the adapters first, so that each one lies together in memory.
 
     Attributes:
-      lora: the adapters.
-      mu: Adam's first moments, shaped like the adapters' two factors.
+      factors: the adapters' two factors, `[K, layers, in, rank]` and `[K, layers, rank, out]` for each target.
+      scale: alpha / rank, `[K]`.
+      mu: Adam's first moments, shaped like the factors.
       nu: its second moments.
       gradient: the accumulated gradient of unfinished steps; `None` when every item is a whole step.
       alive: false from the first non-finite loss or gradient on, `[K]`.
     """
 
-    lora: Lora
+    factors: tuple[dict[str, Array], dict[str, Array]]
+    scale: Array
     mu: Any
     nu: Any
     gradient: Any
@@ -79,15 +81,13 @@ def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, tar
     return result.reshape(-1)[:count].reshape(targets.shape)
 
 
-def adapter_losses(
-    factors: tuple[dict, dict], scale: Array, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool
-) -> Array:
+def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool) -> Array:
     """Weighted loss of each adapter's rows, `[K]`; `batch` is what `schedule.arrays` builds."""
     hidden = decoder.forward(
         params,
         config,
         batch["tokens"],
-        lora=Lora(*factors, scale),
+        lora=lora,
         positions=batch.get("positions"),
         segments=batch.get("segments"),
         key_segments=batch.get("key_segments"),
@@ -114,28 +114,26 @@ def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConf
     index = batch["adapter"]
 
     def gather(tree):
-        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=1, mode="clip"), tree)
+        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="clip"), tree)
 
     def scatter(tree, new):
         return jax.tree.map(
-            lambda leaf, value: leaf.at[:, index].set(value, mode="drop", unique_indices=True), tree, new
+            lambda leaf, value: leaf.at[index].set(value, mode="drop", unique_indices=True), tree, new
         )
 
-    def slotwise(values, leaf):  # [slots] against [layers, slots, ., .]
-        return values.reshape(-1, *[1] * (leaf.ndim - 2))
+    def slotwise(values, leaf):  # [slots] against [slots, layers, ., .]
+        return values.reshape(-1, *[1] * (leaf.ndim - 1))
 
-    factors = gather((state.lora.a, state.lora.b))
-    scale = jnp.take(state.lora.scale, index, mode="clip")
-    alive = jnp.take(state.alive, index, mode="clip")
+    factors, scale, alive = gather((state.factors, state.scale, state.alive))
 
     def total(factors):
-        losses = adapter_losses(factors, scale, params, config, batch, remat)
+        losses = adapter_losses(_stacked(factors, scale), params, config, batch, remat)
         return losses.sum(), losses
 
     gradient, losses = jax.grad(total, has_aux=True)(factors)
     if state.gradient is not None:
         gradient = jax.tree.map(jnp.add, gather(state.gradient), gradient)
-    norm = jnp.sqrt(sum(jnp.sum(g * g, axis=(0, 2, 3)) for g in jax.tree.leaves(gradient)))
+    norm = jnp.sqrt(sum(jnp.sum(g * g, axis=(1, 2, 3)) for g in jax.tree.leaves(gradient)))
     alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)
     step = alive & batch["apply"]
     shrink = jnp.minimum(1.0, batch["clip"] / (norm + CLIP_EPSILON))
@@ -155,33 +153,43 @@ def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConf
     def keep(new, old):
         return jax.tree.map(lambda n, o: jnp.where(slotwise(step, n), n, o), new, old)
 
-    a, b = scatter((state.lora.a, state.lora.b), keep(new_factors, factors))
     accumulated = state.gradient
     if accumulated is not None:
         unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
         accumulated = scatter(accumulated, unfinished)
     state = State(
-        lora=Lora(a, b, state.lora.scale),
+        factors=scatter(state.factors, keep(new_factors, factors)),
+        scale=state.scale,
         mu=scatter(state.mu, keep(new_mu, mu)),
         nu=scatter(state.nu, keep(new_nu, nu)),
         gradient=accumulated,
-        alive=state.alive.at[index].set(alive, mode="drop", unique_indices=True),
+        alive=scatter(state.alive, alive),
     )
     return state, losses
 
 
 def initial_state(config: ModelConfig, updates: Sequence[Update], init: Adapters | None, accumulate: bool) -> State:
     """Builds the adapters that training starts from, and their optimiser state."""
-    if init is None:
-        lora = initial_adapters(config, updates).lora
-    else:
-        lora = jax.tree.map(jnp.copy, init.lora)  # the program updates its state in place
+    lora = initial_adapters(config, updates).lora if init is None else init.lora
+    # A copy, also of `init`: the program updates its state in place.
+    factors = jax.tree.map(lambda leaf: jnp.array(jnp.moveaxis(leaf, 1, 0)), (lora.a, lora.b))
 
     def zeros():
-        return jax.tree.map(jnp.zeros_like, (lora.a, lora.b))
+        return jax.tree.map(jnp.zeros_like, factors)
 
-    alive = jnp.ones(len(updates), bool)
-    return State(lora=lora, mu=zeros(), nu=zeros(), gradient=zeros() if accumulate else None, alive=alive)
+    return State(
+        factors=factors,
+        scale=jnp.array(lora.scale),
+        mu=zeros(),
+        nu=zeros(),
+        gradient=zeros() if accumulate else None,
+        alive=jnp.ones(len(updates), bool),
+    )
+
+
+def _stacked(factors: tuple[dict, dict], scale: Array) -> Lora:
+    """Returns the adapters as the decoder takes them, layers first."""
+    return Lora(*jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), factors), scale)
 
 
 def initial_adapters(config: ModelConfig, updates: Sequence[Update]) -> Adapters:
@@ -318,7 +326,7 @@ def _train(model, updates, streams, first, init, plan, stats, shapes, progress) 
         for item, value in zip(chosen, values[: len(chosen)], strict=True):
             losses[item.adapter - first][item.step] += value
     alive = np.asarray(state.alive)
-    adapters = Adapters(state.lora, tuple(specs), losses=losses)
+    adapters = Adapters(_stacked(state.factors, state.scale), tuple(specs), losses=losses)
     adapters.status = ["ok" if ok else "diverged: a loss or a gradient is not finite" for ok in alive]
     return adapters
 

@@ -150,6 +150,7 @@ def tokenize(
     Args:
       model: the model, for its tokenizer and vocabulary size.
       lists: for each adapter its prompts, strings or token ids.
+      adapters: the stack, or `None`; errors then name no adapter.
       special: whether the tokenizer's special tokens (such as a beginning-of-sequence token) are added.
       what: what an item is, for errors.
 

@@ -17,7 +17,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax
@@ -54,6 +54,25 @@ class Generation:
     tokens: tuple[int, ...]
     logprobs: np.ndarray
     finish: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What all waves of one `generate` have in common.
+
+    Attributes:
+      rows: every prompt of the call.
+      choices: for each field of `Choice` its values, `[prompts, samples, ...]`.
+      samples: samples of each prompt.
+      max_new_tokens: the most tokens to write.
+      stop: strings that end a text.
+    """
+
+    rows: Sequence[batching.Row]
+    choices: dict[str, np.ndarray]
+    samples: int
+    max_new_tokens: int
+    stop: tuple[str, ...]
 
 
 @flax.struct.dataclass
@@ -152,33 +171,39 @@ def generate(
         raise ValueError("the model has no tokenizer, so there is no text; ask for return_details=True and no stop")
     counts = [len(items) for items in lists]
 
-    def option(value, name, allowed, meaning):
+    def option(value, name, kind, allowed, meaning):
         flat = [item for items in batching.per_prompt(value, counts, name) for item in items]
         for row, item in zip(rows, flat, strict=True):
             if not allowed(item):
                 raise ValueError(f"{name} of {batching.where(adapters, row)} is {item}; it must be {meaning}")
-        return np.asarray(flat)
+        return np.repeat(np.asarray(flat, kind)[:, None], samples, axis=1)
 
-    options = {
-        "temperature": option(temperature, "temperature", lambda x: 0 <= x < math.inf, "0 or a positive number"),
-        "top_p": option(top_p, "top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
-        "top_k": option(top_k, "top_k", lambda x: x >= 0 and x == int(x), "0 (keep all) or a positive whole number"),
+    choices = {
+        "keys": _keys(rows, None if ids is None else batching.per_prompt(ids, counts, "ids"), seed, samples),
+        "temperature": option(
+            temperature, "temperature", np.float32, lambda x: 0 <= x < math.inf, "0 or a positive number"
+        ),
+        "top_p": option(top_p, "top_p", np.float32, lambda x: 0 < x <= 1, "above 0 and at most 1"),
+        "top_k": option(
+            top_k, "top_k", np.int32, lambda x: x >= 0 and x == int(x), "0 (keep all) or a positive whole number"
+        ),
     }
-    keys = _keys(rows, None if ids is None else batching.per_prompt(ids, counts, "ids"), seed, samples)
+    call = _Call(rows, choices, samples, max_new_tokens, stop)
 
     itemsize = jnp.dtype(model.params["embed_tokens"].dtype).itemsize
 
     def row_bytes(length):
         slot = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize
         cache = 2 * slot * (length + batching.bucket(max_new_tokens, batching.LENGTH_GRANULE))  # two: while it grows
-        return samples * (cache + 16 * config.vocab_size) + batching.prefill_bytes(config, length, itemsize)
+        return samples * (cache + 24 * config.vocab_size) + batching.prefill_bytes(config, length, itemsize)
 
-    budget = memory_bytes or int(memory.SHARE * memory.available_bytes())
+    budget = int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes
     waves = batching.plan_waves([row.adapter for row in rows], [len(row.tokens) for row in rows], row_bytes, budget)
     counter: dict[str, float] = collections.Counter()
     results: list[list[Generation]] = [[] for _ in rows]
     for wave in waves:
-        _run(model, adapters, wave, rows, options, keys, samples, max_new_tokens, stop, results, counter)
+        for index, generations in _run(model, adapters, wave, call, counter):
+            results[index] = generations
 
     counter.update(prompt_tokens=sum(len(row.tokens) for row in rows), waves=len(waves))
     counter.update(new_tokens=sum(len(generation.tokens) for result in results for generation in result))
@@ -205,33 +230,31 @@ def _keys(rows: Sequence[batching.Row], ids: list[list[Any]] | None, seed: int, 
     return keys
 
 
-def _run(model, adapters, wave, rows, options, keys, samples, max_new_tokens, stop, results, counter):
-    """Runs one wave and fills in the results of its rows."""
-    config = model.config
-    tokens, lengths = batching.padded_tokens(wave, [row.tokens for row in rows])
+def _run(
+    model: Any, adapters: Adapters | None, wave: batching.Wave, call: _Call, counter: collections.Counter
+) -> Iterator[tuple[int, list[Generation]]]:
+    """Runs one wave; yields the index of each of its rows with the row's samples."""
+    config, samples, max_new_tokens = model.config, call.samples, call.max_new_tokens
+    tokens, lengths = batching.padded_tokens(wave, [row.tokens for row in call.rows])
     adapter_axis, prompt_axis, width = tokens.shape
     shape = (adapter_axis, prompt_axis * samples)
-    fields = {
-        "keys": np.zeros((adapter_axis, prompt_axis, samples, 2), np.uint32),
-        "temperature": np.zeros((adapter_axis, prompt_axis, samples), np.float32),
-        "top_p": np.ones((adapter_axis, prompt_axis, samples), np.float32),
-        "top_k": np.zeros((adapter_axis, prompt_axis, samples), np.int32),
-    }
-    for k, r, index in wave.places():
-        fields["keys"][k, r] = keys[index]
-        for name, values in options.items():
-            fields[name][k, r] = values[index]
-    choice = Choice(**{name: jnp.asarray(field.reshape(*shape, *field.shape[3:])) for name, field in fields.items()})
-    if not fields["temperature"].any():
-        mode = "greedy"
-    else:
-        mode = "filtered" if (fields["top_p"] < 1).any() or fields["top_k"].any() else "plain"
+    fields = {}
+    for name, values in call.choices.items():
+        field = np.zeros((adapter_axis, prompt_axis, *values.shape[1:]), values.dtype)
+        for k, r, index in wave.places():
+            field[k, r] = values[index]
+        fields[name] = field.reshape(*shape, *values.shape[2:])
+    choice = Choice(**fields)
+    indices = [index for _, _, index in wave.places()]
+    mode = "plain" if call.choices["temperature"][indices].any() else "greedy"
+    if mode == "plain" and ((call.choices["top_p"][indices] < 1).any() or call.choices["top_k"][indices].any()):
+        mode = "filtered"
 
     lora = batching.wave_lora(adapters, wave)
     room = _slots(width, 1, max_new_tokens)
     state, (first, logprob) = _start(model.params, lora, tokens, lengths, choice, config, samples, room, mode)
     written, logprobs = [np.asarray(first)[None]], [np.asarray(logprob)[None]]
-    texts = _Texts(model, stop, wave, samples)
+    texts = _Texts(model, call.stop, wave, samples)
     counter.update(prefill_tokens=tokens.size, decode_tokens=first.size)
     count = 1
     while True:
@@ -242,7 +265,7 @@ def _run(model, adapters, wave, rows, options, keys, samples, max_new_tokens, st
             room = _slots(width, count + 1, max_new_tokens)
             state = state.replace(cache=_grow(state.cache, room))
         # Texts that end at a stop string are often short, so the host looks early, then less and less often.
-        steps = min(CHUNK, max(8, count)) if stop else CHUNK
+        steps = min(CHUNK, max(8, count)) if call.stop else CHUNK
         until = min(count + steps, max_new_tokens, room - width + 1)
         state, chunk = _extend(
             model.params, lora, state.replace(done=jnp.asarray(done.reshape(shape))), choice, until, config, mode
@@ -254,7 +277,7 @@ def _run(model, adapters, wave, rows, options, keys, samples, max_new_tokens, st
         count += steps
     everything = np.concatenate(logprobs).reshape(count, adapter_axis, prompt_axis, samples)
     for k, r, index in wave.places():
-        results[index] = [texts.result(k, r, s, everything[:, k, r, s]) for s in range(samples)]
+        yield index, [texts.result(k, r, s, everything[:, k, r, s]) for s in range(samples)]
 
 
 def _slots(width: int, count: int, max_new_tokens: int) -> int:
@@ -318,9 +341,8 @@ class _Texts:
 
         if first_stop(len(tokens)) is None:
             return
-        end = before + 1 + bisect.bisect_left(
-            range(before + 1, len(tokens)), True, key=lambda end: first_stop(end) is not None
-        )
+        ends = range(before + 1, len(tokens) + 1)
+        end = ends[bisect.bisect_left(ends, True, key=lambda end: first_stop(end) is not None)]
         self.tokens[place], self.finish[place], self.cut[place] = tokens[:end], "stop", first_stop(end)
 
     def _decode(self, tokens):
@@ -368,7 +390,13 @@ def _start(
 
 @functools.partial(jax.jit, static_argnames=("config", "mode"), donate_argnames=("state",))
 def _extend(
-    params: decoder.Params, lora: Lora | None, state: State, choice: Choice, until: Array, config: ModelConfig, mode: str
+    params: decoder.Params,
+    lora: Lora | None,
+    state: State,
+    choice: Choice,
+    until: Array,
+    config: ModelConfig,
+    mode: str,
 ) -> tuple[State, tuple[Array, Array]]:
     """Writes tokens until `until` are written or all rows are done; returns those of each step, `[CHUNK, K, R]`."""
     layers = decoder.layer_inputs(config, params, lora)

@@ -75,7 +75,7 @@ def log_likelihood(
         [head.adapter for head in heads],
         [len(joined) for joined in tokens],
         lambda length: batching.prefill_bytes(config, length, itemsize),
-        memory_bytes or int(memory.SHARE * memory.available_bytes()),
+        int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
     )
     scores = np.zeros(len(heads), np.float32)
     for wave in waves:
@@ -84,7 +84,8 @@ def log_likelihood(
         start, length = np.ones(wave.shape, np.int32), np.zeros(wave.shape, np.int32)
         for k, r, index in wave.places():
             start[k, r], length[k, r] = len(heads[index].tokens), len(tails[index].tokens)
-        values = np.asarray(_score(model.params, batching.wave_lora(adapters, wave), rows, start, length, config, width))
+        lora = batching.wave_lora(adapters, wave)
+        values = np.asarray(_score(model.params, lora, rows, start, length, config, width))
         for k, r, index in wave.places():
             scores[index] = values[k, r] / (length[k, r] if normalize else 1)
     lists = np.split(scores, np.cumsum([len(items) for items in before])[:-1])
