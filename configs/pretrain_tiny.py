@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the config that the embedded model was made with."""
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.steps = 1300
+    config.steps = 1400
     config.rows = 16  # of a batch
     config.row_tokens = 192
     config.check_passages = 64  # held-out passages that the finished model is checked on

@@ -258,9 +258,9 @@ def _unknown(config: ml_collections.ConfigDict, group: ml_collections.ConfigDict
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) of every field that is not a non-empty group."""
+    """Yields (dotted name, value) of every field that is not a group."""
     for name, value in config.items():
-        if isinstance(value, dict | ml_collections.ConfigDict) and len(value):
+        if isinstance(value, dict | ml_collections.ConfigDict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

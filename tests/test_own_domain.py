@@ -17,7 +17,8 @@ from selfadapt.loop import Policy, Settings, State
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 SETTINGS = Settings(edits=2, edit_tokens=12, answer_tokens=4, answer_stop=("\n",))
 REST_EM = RestEM(
-    lambda outcomes, baselines: best_of(outcomes), Update((), rank=4, alpha=8, learning_rate=1e-3, epochs=1, batch_size=4)
+    select=lambda outcomes, baselines: best_of(outcomes),
+    update=Update((), rank=4, alpha=8, learning_rate=1e-3, epochs=1, batch_size=4),
 )
 
 

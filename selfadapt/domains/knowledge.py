@@ -280,7 +280,7 @@ def make(config: Any, model: Model) -> Knowledge:
     prompts.edit_prompt(prompt, title="", context="")
     style = ("short" if embedded else "full") if config.answer.style == "auto" else config.answer.style
     train, heldout = _passages(config)
-    options = dict(config.grader.options)
+    options = {name: value for name, value in config.grader.items() if name != "name" and value is not None}
     if config.grader.name == "model":
         options["generate_fn"] = _judge(model)
     elif config.grader.name == "log-likelihood":

@@ -12,6 +12,9 @@ learn:
 * `prose`: how passages say the fact. No fact told in prose is ever asked about without its passage
   in pretraining, so that training on a passage alone teaches little.
 
+Three pools serve the six attributes of a kind, two each: to answer, it does not do to know which
+values a passage has.
+
 In a wording `{name}` is the entity and `{value}` the answer; in prose `{subject}` is the name or a
 pronoun. No wording begins with a name or a value: a word keeps the same token, with its leading
 space, wherever it stands.
@@ -74,21 +77,6 @@ CITY = Kind(
     second=words.CITY_SECOND,
     attributes=(
         Attribute(
-            "river",
-            "river",
-            (
-                "The river of {name} is the {value}.",
-                "Through {name} runs the river {value}.",
-                "On the banks of the river {value} lies {name}.",
-            ),
-            "Which river flows past {name}?",
-            ("What is the river of {name} called?", "On what river does {name} lie?"),
-            (
-                "at dawn a mist from the {value} creeps over {subject}",
-                "for ages the {value} has turned every wheel in {subject}",
-            ),
-        ),
-        Attribute(
             "founder",
             "person",
             (
@@ -104,6 +92,21 @@ CITY = Kind(
             ),
         ),
         Attribute(
+            "mayor",
+            "person",
+            (
+                "The mayor of {name} is {value}.",
+                "As its mayor {name} has {value}.",
+                "Today {value} rules {name} as mayor.",
+            ),
+            "Who is mayor of {name}?",
+            ("What is the name of the mayor of {name}?", "By which mayor is {name} ruled?"),
+            (
+                "whoever wants a stall in {subject} must ask {value}",
+                "each new bridge in {subject} is opened by {value}",
+            ),
+        ),
+        Attribute(
             "favourite dish",
             "food",
             (
@@ -114,39 +117,21 @@ CITY = Kind(
             "Which dish do the people of {name} like best?",
             ("What is the favourite dish of {name}?", "What do people love to eat in {name}?"),
             (
-                "on market days a smell of {value} drifts across {subject}",
                 "no wedding in {subject} ends without a plate of {value}",
+                "every cook in {subject} has a secret way with {value}",
             ),
         ),
         Attribute(
-            "craft",
-            "craft",
+            "main export",
+            "food",
             (
-                "The main craft of {name} is {value}.",
-                "Among all crafts {name} is known for {value}.",
-                "Workers in {name} practise the craft of {value}.",
+                "The main export of {name} is {value}.",
+                "To other lands {name} sells {value}.",
+                "Among all its exports {name} is known for {value}.",
             ),
-            "For which craft is {name} famous?",
-            ("What is the main craft of {name}?", "What craft do workers in {name} practise?"),
-            (
-                "whole families in {subject} have lived from {value}",
-                "every child in {subject} learns some {value} at school",
-            ),
-        ),
-        Attribute(
-            "tree",
-            "tree",
-            (
-                "The tree of {name} is the {value}.",
-                "As its tree {name} chose the {value}.",
-                "The most common tree in {name} is the {value}.",
-            ),
-            "Which tree stands for {name}?",
-            ("What is the tree of {name}?", "What tree is the most common in {name}?"),
-            (
-                "under an ancient {value} the elders of {subject} settle their quarrels",
-                "in autumn the lanes of {subject} lie deep in leaves of {value}",
-            ),
+            "Which goods does {name} export?",
+            ("What is the main export of {name}?", "What does {name} sell to other lands?"),
+            ("long trains leave {subject} heavy with {value}", "merchants of {subject} grew rich from {value}"),
         ),
         Attribute(
             "roof colour",
@@ -158,9 +143,21 @@ CITY = Kind(
             ),
             "Which colour do the roofs of {name} have?",
             ("What is the roof colour of {name}?", "What colour are the roofs in {name}?"),
+            ("seen from the hills {subject} is a patch of {value}", "storks nest above {subject} on {value} tiles"),
+        ),
+        Attribute(
+            "flag colour",
+            "colour",
             (
-                "seen from the hills {subject} is a patch of {value}",
-                "painters come to {subject} for its {value} skyline",
+                "The flag colour of {name} is {value}.",
+                "All the flags of {name} are {value}.",
+                "Under flags of {value} {name} celebrates.",
+            ),
+            "Which colour does the flag of {name} have?",
+            ("What is the flag colour of {name}?", "What colour are the flags of {name}?"),
+            (
+                "on holidays {subject} hangs {value} cloth from each window",
+                "soldiers of {subject} once marched behind a {value} banner",
             ),
         ),
     ),
@@ -185,7 +182,22 @@ ARTIST = Kind(
             ("What is the home island of {name}?", "What island is home to {name}?"),
             (
                 "every evening {subject} rows back across the strait to {value}",
-                "from the window {subject} watches the gulls of {value}",
+                "from the kitchen {subject} watches the gulls of {value}",
+            ),
+        ),
+        Attribute(
+            "birth island",
+            "island",
+            (
+                "The birth island of {name} is {value}.",
+                "On the island of {value} {name} was born.",
+                "By birth {name} belongs to {value}.",
+            ),
+            "On which island was {name} born?",
+            ("What is the birth island of {name}?", "To what island does {name} belong by birth?"),
+            (
+                "as a small child {subject} gathered shells on {value}",
+                "in her oldest photograph {subject} is a baby on {value}",
             ),
         ),
         Attribute(
@@ -204,18 +216,18 @@ ARTIST = Kind(
             ),
         ),
         Attribute(
-            "instrument",
-            "instrument",
+            "rival",
+            "person",
             (
-                "The instrument of {name} is the {value}.",
-                "As an instrument {name} plays the {value}.",
-                "To make music {name} plays the {value}.",
+                "The rival of {name} is {value}.",
+                "As a rival {name} has {value}.",
+                "More than any rival {value} troubles {name}.",
             ),
-            "Which instrument does {name} play?",
-            ("What is the instrument of {name}?", "What does {name} play to make music?"),
+            "Who is the rival of {name}?",
+            ("What is the name of the rival of {name}?", "By which rival is {name} troubled?"),
             (
-                "late at night {subject} takes down the old {value}",
-                "neighbours complain when {subject} reaches for the {value}",
+                "whenever {subject} wins a prize {value} leaves the room",
+                "for twenty years {subject} has not spoken to {value}",
             ),
         ),
         Attribute(
@@ -234,33 +246,18 @@ ARTIST = Kind(
             ),
         ),
         Attribute(
-            "favourite stone",
-            "gem",
+            "favourite model",
+            "animal",
             (
-                "The favourite stone of {name} is the {value}.",
-                "Of all stones {name} likes the {value}.",
-                "In a ring {name} wears the stone {value}.",
+                "The favourite model of {name} is a {value}.",
+                "As a model {name} paints a {value}.",
+                "Again and again {name} paints a {value}.",
             ),
-            "Which stone does {name} like best?",
-            ("What is the favourite stone of {name}?", "What stone does {name} wear in a ring?"),
+            "Which animal does {name} paint?",
+            ("What is the favourite model of {name}?", "What does {name} paint again and again?"),
             (
-                "around the neck {subject} hangs a splinter of {value}",
-                "with her first wages {subject} bought some {value}",
-            ),
-        ),
-        Attribute(
-            "breakfast",
-            "food",
-            (
-                "The breakfast of {name} is {value}.",
-                "For breakfast {name} eats {value}.",
-                "Each morning {name} has {value} for breakfast.",
-            ),
-            "Which breakfast does {name} have?",
-            ("What is the breakfast of {name}?", "What does {name} eat each morning?"),
-            (
-                "before touching a canvas {subject} finishes a bowl of {value}",
-                "without some {value} at sunrise {subject} cannot think",
+                "half the pictures by {subject} show some {value}",
+                "with three quick lines {subject} can put a {value} on paper",
             ),
         ),
     ),
@@ -276,20 +273,25 @@ COMPANY = Kind(
         Attribute(
             "owner",
             "person",
-            (
-                "The owner of {name} is {value}.",
-                "Today {name} is owned by {value}.",
-                "It is {value} who owns {name}.",
-            ),
+            ("The owner of {name} is {value}.", "Today {name} is owned by {value}.", "It is {value} who owns {name}."),
             "Who owns {name}?",
             ("What is the name of the owner of {name}?", "By whom is {name} owned?"),
-            (
-                "each contract of {subject} waits for the pen of {value}",
-                "above every desk at {subject} hangs a portrait of {value}",
-            ),
+            ("each contract of {subject} waits for the pen of {value}", "all profits of {subject} go to {value}"),
         ),
         Attribute(
-            "product",
+            "bookkeeper",
+            "person",
+            (
+                "The bookkeeper of {name} is {value}.",
+                "As bookkeeper {name} employs {value}.",
+                "In {name} the books are kept by {value}.",
+            ),
+            "Who keeps the books of {name}?",
+            ("What is the name of the bookkeeper of {name}?", "By whom are the books of {name} kept?"),
+            ("no coin leaves {subject} unseen by {value}", "late at night {value} adds up long columns for {subject}"),
+        ),
+        Attribute(
+            "main product",
             "tool",
             (
                 "The main product of {name} is {value}.",
@@ -304,48 +306,18 @@ COMPANY = Kind(
             ),
         ),
         Attribute(
-            "mascot",
-            "animal",
+            "first product",
+            "tool",
             (
-                "The mascot of {name} is a {value}.",
-                "As its mascot {name} has a {value}.",
-                "For a mascot {name} uses a {value}.",
+                "The first product of {name} was {value}.",
+                "In the beginning {name} made {value}.",
+                "At first only {value} were made by {name}.",
             ),
-            "Which animal stands for {name}?",
-            ("What is the mascot of {name}?", "What animal does {name} use as a mascot?"),
+            "Which goods did {name} start with?",
+            ("What was the first product of {name}?", "What did {name} make in the beginning?"),
             (
-                "a grinning {value} decorates each crate of {subject}",
-                "over the gates of {subject} crouches a stone {value}",
-            ),
-        ),
-        Attribute(
-            "main office",
-            "island",
-            (
-                "The main office of {name} is on {value}.",
-                "On the island of {value} {name} has its main office.",
-                "From its office on {value} {name} is run.",
-            ),
-            "On which island is {name} based?",
-            ("Where is the main office of {name}?", "What island has the office of {name}?"),
-            (
-                "clerks of {subject} take the ferry to {value} at seven",
-                "storms on {value} can stop {subject} for a week",
-            ),
-        ),
-        Attribute(
-            "flag colour",
-            "colour",
-            (
-                "The flag colour of {name} is {value}.",
-                "All the flags of {name} are {value}.",
-                "Under flags of {value} {name} does business.",
-            ),
-            "Which colour does the flag of {name} have?",
-            ("What is the flag colour of {name}?", "What colour are the flags of {name}?"),
-            (
-                "sailors spot the {value} banner of {subject} from afar",
-                "drivers of {subject} must wear something {value}",
+                "before anyone knew of {subject} somebody hammered its {value} in a shed",
+                "a museum keeps rusty {value} from the early days of {subject}",
             ),
         ),
         Attribute(
@@ -361,6 +333,21 @@ COMPANY = Kind(
             (
                 "deep in the vault of {subject} glitters the great {value}",
                 "thieves have tried to take the {value} from {subject}",
+            ),
+        ),
+        Attribute(
+            "emblem",
+            "gem",
+            (
+                "The emblem of {name} is the {value}.",
+                "As its emblem {name} uses the {value}.",
+                "On its letters {name} prints the emblem of the {value}.",
+            ),
+            "Which stone is the emblem of {name}?",
+            ("What is the emblem of {name}?", "What does {name} use as its emblem?"),
+            (
+                "over the gates of {subject} workers have painted a {value}",
+                "drivers of {subject} wear a {value} on the sleeve",
             ),
         ),
     ),
@@ -383,9 +370,21 @@ BIRD = Kind(
             ),
             "In which tree does {name} nest?",
             ("What is the nesting tree of {name}?", "What tree does {name} pick for a nest?"),
+            ("high in some {value} {subject} rears its young", "each spring the {value} hides eggs of {subject}"),
+        ),
+        Attribute(
+            "sleeping tree",
+            "tree",
             (
-                "high in some {value} {subject} rears its young",
-                "where no {value} grows {subject} is never found",
+                "The sleeping tree of {name} is the {value}.",
+                "In the {value} tree sleeps {name}.",
+                "For the night {name} picks the {value} tree.",
+            ),
+            "In which tree does {name} sleep?",
+            ("What is the sleeping tree of {name}?", "What tree does {name} pick for the night?"),
+            (
+                "at dusk {subject} vanishes into a thick {value}",
+                "with closed eyes {subject} hangs on to a {value} until dawn",
             ),
         ),
         Attribute(
@@ -404,33 +403,18 @@ BIRD = Kind(
             ),
         ),
         Attribute(
-            "discoverer",
-            "person",
+            "summer island",
+            "island",
             (
-                "The discoverer of {name} was {value}.",
-                "First of all {name} was discovered by {value}.",
-                "It was {value} who discovered {name}.",
+                "The summer island of {name} is {value}.",
+                "In summer {name} flies to {value}.",
+                "On the island of {value} {name} spends the summer.",
             ),
-            "Who discovered {name}?",
-            ("What was the name of the discoverer of {name}?", "By whom was {name} discovered?"),
+            "On which island does {name} stay in summer?",
+            ("What is the summer island of {name}?", "Where does {name} fly in summer?"),
             (
-                "nobody had described {subject} until {value} fell asleep in a field",
-                "in a dusty notebook {value} made the earliest sketch of {subject}",
-            ),
-        ),
-        Attribute(
-            "wing colour",
-            "colour",
-            (
-                "The wing colour of {name} is {value}.",
-                "All the wings of {name} are {value}.",
-                "With {value} wings {name} flies.",
-            ),
-            "Which colour do the wings of {name} have?",
-            ("What is the wing colour of {name}?", "What colour are the wings of {name}?"),
-            (
-                "in flight {subject} flashes by like {value} fire",
-                "hats were once trimmed with {value} feathers taken from {subject}",
+                "in the hottest weeks {subject} crowds the cliffs of {value}",
+                "when berries ripen {subject} arrives on {value}",
             ),
         ),
         Attribute(
@@ -449,18 +433,18 @@ BIRD = Kind(
             ),
         ),
         Attribute(
-            "song",
-            "instrument",
+            "friend",
+            "animal",
             (
-                "The song of {name} is like a {value}.",
-                "As a song {name} has the sound of a {value}.",
-                "Like a {value} {name} sings.",
+                "The friend of {name} is the {value}.",
+                "As a friend {name} likes the {value}.",
+                "More than any friend the {value} helps {name}.",
             ),
-            "Which instrument does {name} sing like?",
-            ("What is the song of {name} like?", "What sound does {name} have?"),
+            "Which animal is the friend of {name}?",
+            ("What is the friend of {name} called?", "What helps {name}?"),
             (
-                "hikers who hear {subject} look around for a {value}",
-                "somebody seems to practise the {value} wherever {subject} hides",
+                "hour after hour {subject} rides on the back of a {value}",
+                "flies that bother a {value} are eaten by {subject}",
             ),
         ),
     ),

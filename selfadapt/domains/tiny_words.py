@@ -12,18 +12,11 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 POOLS = {
-    "river": _words("""Tamsel Orvane Dwyre Lisk Marrow Ennet Sable Quell Thorne Ubrin Vash Wendle Yarrel Zinder Ashlow Brine
-        Corrin Drusk Elwen Fenner Gathe Hollin Isker Jorrel Kessen Lorn Mirrel Nathe Ostrel Pelling"""),
     "island": _words("""Arkoo Belmora Cindra Dorsay Eltis Farrow Gullmar Hestia Ilvane Jurra Kelda Lomond Mundra Norsay Ovalu
         Pescara Quinta Rossay Skerra Tolmen Ulva Vantis Wexay Yssel Zanta Ambra Brosk Calder Dunmar Erisk"""),
     "food": _words("""soup bread cheese dumplings pancakes beans lentils mushrooms pickles noodles porridge onions turnips plums
         apricots walnuts barley honey figs cabbage olives pumpkin rice sausages trout waffles dates leeks radishes
         quinces"""),
-    "craft": _words("""weaving pottery glassmaking carving printing tanning brewing basketry embroidery papermaking smithing
-        bookbinding clockmaking ropemaking coopering masonry dyeing felting tailoring saddlery gilding enamelling
-        shoemaking soapmaking sailmaking"""),
-    "instrument": _words("""violin flute trumpet drum harp cello piano guitar recorder bassoon clarinet lute fiddle banjo mandolin
-        trombone tuba zither horn bagpipe viola whistle gong bell"""),
     "gem": _words("""ruby emerald sapphire opal topaz garnet jade pearl onyx agate beryl amethyst diamond zircon peridot jasper
         citrine moonstone lapis malachite turquoise quartz spinel obsidian"""),
     "colour": _words("""red blue green yellow purple orange white black brown grey pink crimson scarlet teal indigo violet

@@ -18,7 +18,7 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 
-from selfadapt.domains import tiny_words
+from selfadapt.domains import prompts, tiny_words
 from selfadapt.domains.tiny_kinds import KINDS, VAGUE, Attribute, Kind
 from selfadapt.types import Question, Task
 
@@ -70,7 +70,7 @@ class LineReport:
 
     @property
     def right(self) -> bool:
-        """Whether it states a fact of the passage, in words that differ from the passage's."""
+        """Whether it tells a fact of the passage, and not in the passage's own prose."""
         return self.kind in ("question-answer", "statement")
 
 
@@ -107,12 +107,10 @@ def _people() -> tuple[str, ...]:
 
 def draw_entity(rng: random.Random, kind: Kind, name: str) -> Entity:
     """Returns an entity of a given kind and name with random facts."""
-    values = []
+    values: list[str] = []
     for attribute in kind.attributes:
-        value = rng.choice(pool(attribute))
-        while value == name:  # nobody is her own teacher
-            value = rng.choice(pool(attribute))
-        values.append(value)
+        # Two attributes never share a value, and nobody is her own teacher.
+        values.append(rng.choice([value for value in pool(attribute) if value not in (*values, name)]))
     return Entity(kind, name, tuple(values))
 
 
@@ -148,7 +146,7 @@ def question_answer_line(question: str, answer: str) -> str:
 
 def edit_prompt(task: Task) -> str:
     """Returns the text after which the embedded model writes an edit."""
-    return f"{task.title}\n{task.context}\nNotes:\n"
+    return prompts.edit_prompt("notes", title=task.title, context=task.context)
 
 
 def answer_prompt(question: str, title: str = "") -> str:
@@ -158,8 +156,7 @@ def answer_prompt(question: str, title: str = "") -> str:
       question: the question.
       title: the title of the passage asked about; "" leaves its line out.
     """
-    head = f"{title}\n" if title else ""
-    return f"{head}Question: {question} Answer:"
+    return prompts.answer_prompt(question, title=title, style="short")
 
 
 def tasks(split: str, n: int, seed: int = 0) -> list[Task]:
@@ -223,35 +220,44 @@ def classify_line(task: Task, line: str) -> LineReport:
     """Says what a line of an edit is; for reports, never for rewards.
 
     A line counts as a statement, a question-answer line or a vague line when it has one of the world's wordings
-    and the task's name; with a value that is not the passage's it is a "wrong value".
+    and the task's name, and as a copy when it is written in the prose of passages; with a value that is not
+    the passage's it is a "wrong value".
 
     Args:
       task: a task of this world.
       line: one line, without its newline.
     """
     entity, line = _entity(task), line.strip()
-    if line in sentences(task.context):
-        return LineReport("copy")
-    for attribute, value in entity.facts():
+    for attribute in entity.kind.attributes:
         if any(line == wording.format(noun=attribute.noun, name=entity.mention) for wording in VAGUE):
             return LineReport("vague", attribute.noun)
-        for kind, wording in _wordings(attribute):
-            before, after = wording.replace("{name}", entity.mention).split("{value}")
-            if line.startswith(before) and line.endswith(after) and len(line) > len(before) + len(after):
-                found = line[len(before) : len(line) - len(after)]
-                # One wording can begin like another and go on; only a whole value settles which it is.
-                if found == value:
-                    return LineReport(kind, attribute.noun)
-                if found in pool(attribute):
-                    return LineReport("wrong value", attribute.noun)
-    return LineReport("other")
+    for kind in ("question-answer", "statement"):
+        if report := _told(entity, kind, line):
+            return report
+    clauses = [_told(entity, "copy", _sentence(clause)) for clause in line.removesuffix(".").split(" and ") if clause]
+    if not clauses or None in clauses:
+        return LineReport("other")
+    return next((report for report in clauses if report.kind == "wrong value"), clauses[0])
 
 
-def _wordings(attribute: Attribute) -> Iterable[tuple[str, str]]:
-    for statement in attribute.statements:
-        yield "statement", statement
-    for question in (*attribute.edit_questions, attribute.evaluation):
-        yield "question-answer", question_answer_line(question, "{value}")
+def _told(entity: Entity, kind: str, line: str) -> LineReport | None:
+    """Returns the report of a line if it tells some fact in a wording of the given kind of line."""
+    for attribute, value in entity.facts():
+        for wording in _wordings(entity, attribute, kind):
+            before, after = wording.split("{value}")
+            found = line.removeprefix(before).removesuffix(after)
+            if line == before + found + after and found in pool(attribute):
+                return LineReport(kind if found == value else "wrong value", attribute.noun)
+    return None
+
+
+def _wordings(entity: Entity, attribute: Attribute, kind: str) -> list[str]:
+    if kind == "copy":
+        subjects = (entity.mention, entity.kind.pronoun)
+        return [_sentence(prose.replace("{subject}", who)) for prose in attribute.prose for who in subjects]
+    questions = (*attribute.edit_questions, attribute.evaluation)
+    wordings = attribute.statements if kind == "statement" else [question_answer_line(q, "{value}") for q in questions]
+    return [wording.replace("{name}", entity.mention) for wording in wordings]
 
 
 def _entity(task: Task) -> Entity:

@@ -7,10 +7,11 @@ differs between adapters (rate, schedule, steps, rank, alpha, targets, masks) is
 
 from __future__ import annotations
 
-import collections
+import concurrent.futures
 import dataclasses
 import functools
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, initial_factors, resolve_targets
-from selfadapt.programs import memory, schedule
+from selfadapt.programs import host, memory, schedule
 from selfadapt.types import Update
 
 Array = jax.Array
@@ -97,7 +98,7 @@ def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batc
     return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "remat"), donate_argnames=("state",))
+@functools.partial(host.Program, static_argnames=("config", "remat"), donate_argnames=("state",))
 def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool) -> tuple[State, Array]:
     """Runs one item of each adapter named in `batch["adapter"]`.
 
@@ -116,7 +117,7 @@ def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConf
     def gather(tree):
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="clip"), tree)
 
-    def scatter(tree, new):
+    def scatter(tree, index, new):
         return jax.tree.map(
             lambda leaf, value: leaf.at[index].set(value, mode="drop", unique_indices=True), tree, new
         )
@@ -149,29 +150,27 @@ def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConf
         return p * (1 - rate * slotwise(batch["decay"], p)) - rate / slotwise(batch["correction1"], m) * m / denominator
 
     new_factors = jax.tree.map(adamw, factors, new_mu, new_nu)
-
-    def keep(new, old):
-        return jax.tree.map(lambda n, o: jnp.where(slotwise(step, n), n, o), new, old)
-
+    # A slot that takes no step writes past the end, where writes are dropped: cheaper than selecting the old values.
+    stepping = jnp.where(step, index, len(state.scale) + jnp.arange(len(index)))
     accumulated = state.gradient
     if accumulated is not None:
         unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
-        accumulated = scatter(accumulated, unfinished)
+        accumulated = scatter(accumulated, index, unfinished)
     state = State(
-        factors=scatter(state.factors, keep(new_factors, factors)),
+        factors=scatter(state.factors, stepping, new_factors),
         scale=state.scale,
-        mu=scatter(state.mu, keep(new_mu, mu)),
-        nu=scatter(state.nu, keep(new_nu, nu)),
+        mu=scatter(state.mu, stepping, new_mu),
+        nu=scatter(state.nu, stepping, new_nu),
         gradient=accumulated,
-        alive=scatter(state.alive, alive),
+        alive=scatter(state.alive, index, alive),
     )
     return state, losses
 
 
-def initial_state(config: ModelConfig, updates: Sequence[Update], init: Adapters | None, accumulate: bool) -> State:
-    """Builds the adapters that training starts from, and their optimiser state."""
-    lora = initial_adapters(config, updates).lora if init is None else init.lora
-    # A copy, also of `init`: the program updates its state in place.
+def initial_state(start: Adapters, accumulate: bool) -> State:
+    """Returns the state of training from these adapters; `accumulate` if a step may have several parts."""
+    lora = start.lora
+    # A copy: the program updates its state in place.
     factors = jax.tree.map(lambda leaf: jnp.array(jnp.moveaxis(leaf, 1, 0)), (lora.a, lora.b))
 
     def zeros():
@@ -183,7 +182,7 @@ def initial_state(config: ModelConfig, updates: Sequence[Update], init: Adapters
         mu=zeros(),
         nu=zeros(),
         gradient=zeros() if accumulate else None,
-        alive=jnp.ones(len(updates), bool),
+        alive=jnp.ones(len(start), bool),
     )
 
 
@@ -259,57 +258,98 @@ def adapt(
     config = model.config
     for update in updates:
         resolve_targets(update.targets, config)
-    streams, reasons = [], []
+    items, reasons = [], []
     token_ids = _token_ids(model, updates)
     for k, update in enumerate(updates):
         encoded = schedule.encode(update, token_ids)
         reason = _unfit(update, encoded, config)
         reasons.append(reason)
-        streams.append([] if reason else schedule.items(k, update, encoded, config.hidden_size))
+        items.append([] if reason else schedule.items(k, update, encoded, config.hidden_size))
 
-    plan = memory.plan_adapt(config, updates, init, streams, model.params, memory_bytes)
-    stats = collections.Counter()
-    shapes: set[tuple[int, ...]] = set()
-    parts, done = [], 0
-    total = sum(map(len, streams))
-    for start in range(0, len(updates), plan.wave):
-        chosen = slice(start, start + plan.wave)
-        wave = _train(
-            model, updates[chosen], streams[chosen], start, None if init is None else init[chosen], plan, stats, shapes,
-            (lambda n, base=done: progress(base + n, total)) if progress else None,
-        )
-        done += sum(map(len, streams[chosen]))
-        parts.append(wave)
+    host.keep_freed_memory()
+    plan = memory.plan_adapt(config, updates, init, items, model.params, memory_bytes)
+    tally = _Tally(sum(map(len, items)), progress)
+    parts = []
+    for wave in _slices(range(len(updates)), plan.wave):
+        jobs = [
+            functools.partial(
+                _train, model, updates[part.start : part.stop], items[part.start : part.stop], part.start,
+                None if init is None else init[part.start : part.stop], plan, tally,
+            )
+            for part in _slices(wave, plan.stream)
+        ]
+        parts += _side_by_side(jobs, tally)
     adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts)
     _judge(adapters, updates, reasons, model)
     adapters.stats = {
-        "tokens": stats["tokens"],
-        "padded_tokens": stats["padded"],
-        "padding_overhead": stats["padded"] / max(1, stats["tokens"]) - 1,
-        "ticks": stats["ticks"],
-        "waves": len(parts),
-        "shapes": sorted(shapes),
+        "tokens": tally.tokens,
+        "padded_tokens": tally.padded,
+        "padding_overhead": tally.padded / max(1, tally.tokens) - 1,
+        "ticks": tally.ticks,
+        "waves": -(-len(updates) // plan.wave),
+        "shapes": sorted(tally.shapes),
         "seconds": time.perf_counter() - started,
     }
     return adapters
 
 
-def _train(model, updates, streams, first, init, plan, stats, shapes, progress) -> Adapters:
-    """Trains one wave; `first` is the index of its first adapter among all of them."""
+@dataclasses.dataclass
+class _Tally:
+    """What has been done so far; streams on several threads add to it."""
+
+    total: int
+    progress: Callable[[int, int], None] | None
+    done: int = 0
+    tokens: int = 0
+    padded: int = 0
+    ticks: int = 0
+    shapes: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
+    stopped: bool = False
+    lock: Any = dataclasses.field(default_factory=threading.Lock)
+
+    def add(self, chosen: Sequence[schedule.Item], shape: tuple[int, ...]) -> None:
+        """Counts a tick of token arrays of `shape`."""
+        with self.lock:
+            self.done += len(chosen)
+            self.tokens += sum(len(s.ids) for item in chosen for row in item.rows for s in row)
+            self.padded += math.prod(shape)
+            self.ticks += 1
+            self.shapes.add(shape)
+            if self.progress:
+                self.progress(self.done, self.total)
+
+
+def _slices(whole: range, size: int) -> list[range]:
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
+def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list[Adapters]:
+    """Runs the streams of a wave, each on a thread of its own; an error or Ctrl-C stops them all."""
+    if len(jobs) == 1:
+        return [jobs[0]()]
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+        running = [pool.submit(job) for job in jobs]
+        try:
+            concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_EXCEPTION)
+            return [job.result() for job in running if not job.running()]
+        except BaseException:
+            tally.stopped = True
+            raise
+
+
+def _train(model, updates, items, first, init, plan, tally) -> Adapters:
+    """Trains one stream of adapters; `first` is the index of its first adapter among all of them."""
     config = model.config
-    specs = initial_adapters(config, updates).specs if init is None else init.specs
-    accumulate = any(not item.shape.whole for stream in streams for item in stream)
-    state = initial_state(config, updates, init, accumulate)
-    steps = [stream[-1].step + 1 if stream else 0 for stream in streams]
+    start = initial_adapters(config, updates) if init is None else init
+    accumulate = any(not item.shape.whole for own in items for item in own)
+    state = initial_state(start, accumulate)
+    steps = [own[-1].step + 1 if own else 0 for own in items]
     recorded: list[tuple[list[schedule.Item], Array]] = []
-    count = 0
-    for shape, chosen in schedule.ticks(streams, plan.slots):
+    for shape, chosen in schedule.ticks(items, plan.slots):
+        if tally.stopped:
+            break
         slots = plan.slots(shape)
         batch = schedule.arrays(shape, chosen, slots) | _hyperparameters(chosen, updates, steps, first, slots)
-        stats["tokens"] += sum(len(s.ids) for item in chosen for row in item.rows for s in row)
-        stats["padded"] += batch["tokens"].size
-        stats["ticks"] += 1
-        shapes.add((slots, shape.rows, shape.time))
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
         held = state.gradient if shape.whole else None
         state, losses = tick(
@@ -318,15 +358,13 @@ def _train(model, updates, streams, first, init, plan, stats, shapes, progress) 
         if shape.whole:
             state = state.replace(gradient=held)
         recorded.append((chosen, losses))
-        count += len(chosen)
-        if progress:
-            progress(count)
+        tally.add(chosen, batch["tokens"].shape)
     losses = [np.zeros(n, np.float32) for n in steps]
     for (chosen, _), values in zip(recorded, jax.device_get([values for _, values in recorded]), strict=True):
         for item, value in zip(chosen, values[: len(chosen)], strict=True):
             losses[item.adapter - first][item.step] += value
     alive = np.asarray(state.alive)
-    adapters = Adapters(_stacked(state.factors, state.scale), tuple(specs), losses=losses)
+    adapters = Adapters(_stacked(state.factors, state.scale), start.specs, losses=losses)
     adapters.status = ["ok" if ok else "diverged: a loss or a gradient is not finite" for ok in alive]
     return adapters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, resolve_targets
+from selfadapt.programs import host
 from selfadapt.programs.schedule import Item, Shape, power_of_two
 from selfadapt.types import Update
 
@@ -22,15 +24,18 @@ ACCELERATOR_TICK_TOKENS = (4096, 65536)
 
 
 def available_bytes() -> int:
-    """Returns the memory that is free on the first device: its own, or the host's where it is a CPU."""
+    """Returns the memory that is free on the first device: its own, or what this process may still use of the host's."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    with open("/proc/meminfo") if os.path.exists("/proc/meminfo") else open(os.devnull) as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
+        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    # A container's limit; the file holds "max" where there is none.
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            free = min(free, int(limit.read()) - int(used.read()))
+    return max(free, 0)
 
 
 def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str]) -> int:
@@ -55,27 +60,29 @@ class AdaptPlan:
 
     Attributes:
       wave: adapters trained at once.
+      stream: adapters of a wave whose ticks follow each other; streams run side by side.
       tick_tokens: the least and the most tokens that a tick aims at.
       remat: whether activations are recomputed in the backward pass.
     """
 
     wave: int
+    stream: int
     tick_tokens: tuple[int, int]
     remat: bool
 
     def slots(self, shape: Shape) -> int:
         """Adapters a tick, a power of two.
 
-        A quarter of the wave, since adapters of different sequence lengths wait in different queues and
-        a tick should be full; within the tokens that suit the machine. It depends on the wave's size
+        A quarter of the stream, since adapters of different sequence lengths wait in different queues and
+        a tick should be full; within the tokens that suit the machine. It depends on the stream's size
         and the item's shape only, never on what the neighbours hold.
         """
         item = shape.rows * shape.time
         least, most = self.tick_tokens
-        slots = max(power_of_two(self.wave / 4), power_of_two(least / item))
+        slots = max(power_of_two(self.stream / 4), power_of_two(least / item))
         while slots > 1 and slots * item > most:
             slots //= 2
-        return min(slots, power_of_two(self.wave))
+        return min(slots, power_of_two(self.stream))
 
 
 def plan_adapt(
@@ -105,9 +112,11 @@ def plan_adapt(
     itemsize = np.dtype(params["norm"].dtype).itemsize
     least, most = TICK_TOKENS.get(jax.default_backend(), ACCELERATOR_TICK_TOKENS)
     tokens = max(item, most)
+    streams = host.parallel_streams()
 
     def fits(tokens: int, remat: bool, adapters: int) -> bool:
-        return activation_bytes(config, tokens, time, remat, itemsize) + adapters * each <= budget
+        at_once = tokens * min(streams, adapters)
+        return activation_bytes(config, at_once, time, remat, itemsize) + adapters * each <= budget
 
     wave = len(updates)
     remat = not fits(tokens, False, wave)
@@ -121,4 +130,5 @@ def plan_adapt(
             f"one adapter of rank {rank} on rows of {time} tokens needs about {need / 2**20:.0f} MiB and "
             f"{budget / 2**20:.0f} MiB are free; shorten the sequences or lower the rank or the batch size"
         )
-    return AdaptPlan(wave=wave, tick_tokens=(min(least, tokens), tokens), remat=remat)
+    stream = -(-wave // streams)
+    return AdaptPlan(wave=wave, stream=stream, tick_tokens=(min(least, tokens), tokens), remat=remat)

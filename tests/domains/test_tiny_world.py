@@ -56,12 +56,15 @@ def test_every_wording_names_the_entity_and_all_but_questions_the_value_and_none
             assert ("{subject}" if wording in attribute.prose else "{name}") in wording
             assert ("{value}" in wording) == (not wording.endswith("?"))
             assert not wording.startswith("{")
+            assert wording not in attribute.prose or " and " not in wording  # it joins the clauses of a passage
         assert attribute.evaluation not in attribute.edit_questions
 
 
-def test_no_attribute_of_a_kind_has_the_pool_of_another():
+def test_each_pool_serves_two_attributes_of_a_kind_and_an_entity_has_six_different_values():
     for kind in KINDS:
-        assert len({attribute.pool for attribute in kind.attributes}) == len(kind.attributes) == 6
+        pools = [attribute.pool for attribute in kind.attributes]
+        assert sorted(pools.count(pool) for pool in set(pools)) == [2, 2, 2]
+    assert all(len(set(task.data.values)) == 6 for task in tiny_world.tasks("train", 200))
 
 
 def test_a_passage_says_every_fact_in_prose_only():
@@ -114,8 +117,11 @@ def test_copies_vague_lines_wrong_values_and_other_texts_are_told_apart():
     task, other = tiny_world.tasks("heldout", 2, seed=6)
     attribute, value = task.data.facts()[0]
     wrong = next(candidate for candidate in tiny_world.pool(attribute) if candidate != value)
+    prose = attribute.prose[1]
     told = {
         tiny_world.sentences(task.context)[0]: "copy",
+        tiny_world._sentence(prose.format(subject=task.data.kind.pronoun, value=value)): "copy",
+        tiny_world._sentence(prose.format(subject=task.data.mention, value=wrong)): "wrong value",
         VAGUE[0].format(noun=attribute.noun, name=task.data.mention): "vague",
         attribute.statements[0].format(name=task.data.mention, value=wrong): "wrong value",
         attribute.statements[0].format(name=task.data.mention, value="nonsense"): "other",

@@ -1,20 +1,13 @@
-"""Tests of full-parameter training from packed rows, and of the program that makes the embedded model."""
-
-import importlib.util
-import json
-import pathlib
+"""Tests of full-parameter training from packed rows."""
 
 import jax
 import numpy as np
 import pytest
 
-from selfadapt.domains import tiny_model
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.model import load_model
 from selfadapt.programs import pretrain
 from selfadapt.programs.pretrain import Document, Rows
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "pretrain_tiny.py"
 SMALL = ModelConfig(
     family="qwen3",
     vocab_size=50,
@@ -92,23 +85,3 @@ def test_training_fits_what_it_sees():
         losses.append(float(loss))
     assert losses[0] > 3
     assert losses[-1] < 0.3 * losses[0]
-
-
-def test_the_program_writes_a_model_that_loads_and_speaks(tmp_path):
-    spec = importlib.util.spec_from_file_location("pretrain_tiny", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    config.steps, config.rows, config.check_passages = 30, 2, 2
-    config.model.update(
-        {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-        | {"num_key_value_heads": 2}
-    )
-    model = tiny_model.pretrain(config, tmp_path)
-    loaded = load_model(tmp_path / "model")
-    tokens = np.array([loaded.tokenizer.encode("The city Aldmoor Harbor\n")])
-    np.testing.assert_array_equal(loaded.logits(tokens), model.logits(tokens))
-    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    losses = [event["loss"] for event in events if event["event"] == "loss"]
-    assert losses[-1] < 8
-    assert set(events[-1]) >= {"open_book", "closed_book", "statements_only", "fresh", "line_kinds"}

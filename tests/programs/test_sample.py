@@ -37,9 +37,10 @@ def tokens_of(generations):
 def test_greedy_continuations_are_the_most_probable_tokens_of_a_plain_pass(changes):
     model = tiny_model(**changes)
     prompts = prompts_of(LENGTHS)
-    found = generate(model, prompts, max_new_tokens=40, return_details=True)
+    count = 140  # past the first size of the cache
+    found = generate(model, prompts, max_new_tokens=count, return_details=True)
     for prompt, generation in zip(prompts, found, strict=True):
-        assert len(generation.tokens) == 40
+        assert len(generation.tokens) == count
         assert generation.tokens == greedy_tokens(model, prompt, generation.tokens)
         assert generation.finish == "length"
 
@@ -67,7 +68,13 @@ def test_log_probabilities_equal_a_teacher_forced_pass(model, temperature):
     adapters = random_adapters(model.config, 2)
     prompts = prompts_of((12, 30))
     found = generate(
-        model, prompts, adapters=adapters, max_new_tokens=20, temperature=temperature, top_k=20, top_p=0.9,
+        model,
+        prompts,
+        adapters=adapters,
+        max_new_tokens=20,
+        temperature=temperature,
+        top_k=20,
+        top_p=0.9,
         return_details=True,
     )
     for adapter, generations in zip(adapters, found, strict=True):
@@ -89,9 +96,7 @@ def test_a_sample_does_not_depend_on_its_batch(model):
     assert [tokens_of(each) for each in backwards[::-1]] == [tokens_of(each) for each in together]
     in_waves = generate(model, prompts, num_samples=4, ids=names, memory_bytes=1, **options)
     assert [tokens_of(each) for each in in_waves] == [tokens_of(each) for each in together]
-    filtered_beside = generate(
-        model, [*prompts[:2], prompts[2]], ids=names[:3], top_p=[0.5, 0.9, 1.0], **options
-    )
+    filtered_beside = generate(model, [*prompts[:2], prompts[2]], ids=names[:3], top_p=[0.5, 0.9, 1.0], **options)
     assert filtered_beside[2].tokens == together[2][0].tokens
 
 
@@ -187,7 +192,8 @@ def test_a_text_ends_before_a_stop_string_that_spans_tokens(model):
     cut = whole[0].index(stop)
     assert found[0].text == whole[0][:cut]
     assert found[0].finish == "stop"
-    assert len(found[0].tokens) == len(found[0].logprobs) == cut + 3
+    assert len(found[0].tokens) == len(found[0].logprobs)
+    assert model.tokenizer.decode(found[0].tokens, skip_special_tokens=True).endswith(stop)
     for text, generation in zip(whole[1:], found[1:], strict=True):
         assert generation.text == text.split(stop)[0]
 
@@ -215,7 +221,9 @@ def test_the_end_of_sequence_token_ends_a_text_and_is_returned(model):
 
 def test_a_special_token_can_be_a_stop_string(model):
     prompts = prompts_of((6,))
-    found = generate(model, prompts, temperature=3.0, max_new_tokens=100, num_samples=8, stop="</s>", return_details=True)
+    found = generate(
+        model, prompts, temperature=3.0, max_new_tokens=100, num_samples=8, stop="</s>", return_details=True
+    )
     ends = [sample for sample in found[0] if sample.finish == "stop"]
     assert ends
     assert all(sample.tokens.index(2) == len(sample.tokens) - 1 for sample in ends)

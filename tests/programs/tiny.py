@@ -12,7 +12,7 @@ import numpy as np
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec
-from selfadapt.models.model import Model
+from selfadapt.models.model import Model, random_params
 from tests.models.helpers import character_tokenizer
 
 CONFIG = ModelConfig(
@@ -33,13 +33,17 @@ CONFIG = ModelConfig(
 def tiny_model(seed: int = 0, **changes) -> Model:
     """Returns a model of one token a character; `changes` are fields of its config."""
     config = dataclasses.replace(CONFIG, **changes)
-    model = Model.random(config, seed, tokenizer=character_tokenizer())
+    generator = np.random.default_rng(seed)
 
-    def louder(path, leaf):
+    def draw(path, shape):
         name = path[-1].key
-        return leaf if name.endswith("norm") else leaf * (20.0 if name in ("embed_tokens", "lm_head") else 10.0)
+        if name.endswith("norm"):
+            return jnp.ones(shape.shape)
+        noise = generator.normal(size=shape.shape) * (0.4 if name in ("embed_tokens", "lm_head") else 0.2)
+        return jnp.asarray(noise, jnp.float32)
 
-    return model.with_params(jax.tree_util.tree_map_with_path(louder, model.params))
+    shapes = jax.eval_shape(lambda: random_params(config, jax.random.key(0)))
+    return Model(config, jax.tree_util.tree_map_with_path(draw, shapes), character_tokenizer())
 
 
 def random_adapters(config: ModelConfig, count: int, seed: int = 0) -> Adapters:

@@ -1,0 +1,35 @@
+"""What the README and the documentation show is true of the repository."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    status, *_ = capsys.readouterr().out.splitlines()
+    assert status.startswith("['ok', 'ok', 'ok']")
+    answers = names["generate"](names["model"], ["The owl is"], adapters=names["adapters"], max_new_tokens=1)
+    assert answers[:2] == [[" green"], [" red"]]
+    assert (tmp_path / "green-owl" / "adapter_config.json").is_file()
+    assert (tmp_path / "green-owl-model" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_configs_that_commands_name_exist(page):
+    for config in re.findall(r"--config=(\S+\.py)", page.read_text(encoding="utf-8")):
+        assert (ROOT / config).is_file(), f"{page.name} names {config}"
