@@ -1,4 +1,4 @@
-"""SEAL's knowledge incorporation, whole, on the embedded model: the main job in a few minutes on a laptop.
+r"""SEAL's knowledge incorporation, whole, on the embedded model: the main job in a few minutes on a laptop.
 
 What it shows: a model of a million parameters reads passages about made-up things, writes edits, is
 finetuned on each edit and asked about the passage without seeing it. Two rounds of ReST-EM teach it to

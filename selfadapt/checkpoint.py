@@ -11,8 +11,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from selfadapt.files import make_directory
-from selfadapt.loop import Policy, State
 from selfadapt.models.lora import Adapters, Lora, Spec
+from selfadapt.policy import Policy, State
 
 
 class Checkpoints:

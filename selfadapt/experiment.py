@@ -29,11 +29,12 @@ from selfadapt.domains import Applied, Domain, make_domain
 from selfadapt.errors import UserError
 from selfadapt.improve import select
 from selfadapt.improve.rest_em import RestEM
-from selfadapt.loop import Policy, Settings, State
+from selfadapt.loop import Settings
 from selfadapt.metrics import MetricsWriter, Progress, duration, mean_and_stderr, paired_difference
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import load_model
 from selfadapt.models.peft import save_peft
+from selfadapt.policy import Policy, State
 from selfadapt.programs.schedule import optimiser_steps
 from selfadapt.types import Edit, Outcome, Task, Update
 
@@ -161,7 +162,7 @@ def make_improve(config: Any) -> RestEM:
 class _Run:
     """A run in progress: what it has measured so far (the journal), and where it writes."""
 
-    def __init__(self, config, settings: Settings, domain: Domain, heldout: list[Task], writer, progress, journal, start):
+    def __init__(self, config, settings: Settings, domain: Domain, heldout, writer, progress, journal, start):
         self.config, self.settings, self.domain, self.heldout = config, settings, domain, heldout
         self.writer: MetricsWriter = writer
         self.progress: Progress = progress
@@ -181,8 +182,8 @@ class _Run:
         self.writer.event("started", round=state.round, model=config.model, versions=versions())
         done = f", going on after round {state.round}" if self.journal["scores"] else ""
         self.progress.log(
-            f"{config.name}: {config.model}, {config.rounds} rounds of {config.contexts} contexts x {config.edits} edits, "
-            f"judged on {len(self.heldout)} held-out passages{done}"
+            f"{config.name}: {config.model}, {config.rounds} rounds of {config.contexts} contexts x {config.edits} "
+            f"edits, judged on {len(self.heldout)} held-out passages{done}"
         )
 
     def references(self) -> None:
@@ -290,9 +291,8 @@ class _Run:
 
     def state_of_files(self, workdir: pathlib.Path) -> dict[str, Any]:
         """Returns the journal with what a later start needs: seconds so far, and how long the files are."""
-        self.journal["files"] = {
-            name: (workdir / name).stat().st_size for name in ("metrics.jsonl", "edits.jsonl") if (workdir / name).exists()
-        }
+        written = [workdir / name for name in ("metrics.jsonl", "edits.jsonl")]
+        self.journal["files"] = {path.name: path.stat().st_size for path in written}
         return self.journal | {"seconds": self._seconds()}
 
     def _seconds(self) -> dict[str, float]:

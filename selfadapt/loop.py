@@ -16,40 +16,10 @@ import numpy as np
 
 from selfadapt.domains.base import Applied, Domain
 from selfadapt.models.lora import Adapters
-from selfadapt.models.model import Model
+from selfadapt.policy import Policy, State
 from selfadapt.programs.adapt import adapt
 from selfadapt.programs.sample import generate
 from selfadapt.types import ContextEdit, Edit, Outcome, Task, Update
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """A model with its version, and an adapter where its training was not merged.
-
-    Attributes:
-      model: the weights.
-      version: how often it has been improved; rewards carry it.
-      adapter: a stack of one adapter that belongs to the policy, or `None`.
-    """
-
-    model: Model
-    version: int = 0
-    adapter: Adapters | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class State:
-    """Where the outer loop stands.
-
-    Attributes:
-      policy: writes the edits.
-      student: is adapted and judged; the policy itself in SEAL, another in teacher-student training.
-      round: rounds finished.
-    """
-
-    policy: Policy
-    student: Policy
-    round: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +134,8 @@ def sample(
             ids=[f"edit {policy.version} {task.id}" for task in chosen],
             return_details=True,
         )
-        for task, prompt, samples in zip(chosen, prompts, results if policy.adapter is None else results[0], strict=True):
+        each = results if policy.adapter is None else results[0]
+        for task, prompt, samples in zip(chosen, prompts, each, strict=True):
             edits += [
                 Edit(task.id, index, prompt, written.text, written.tokens, policy.version)
                 for index, written in enumerate(samples)
@@ -190,7 +161,7 @@ def score(
 ) -> list[Outcome]:
     """Applies edits to the student, each to a copy of its own, and judges what comes out.
 
-    An edit that cannot be applied leaves the student as it is; it is scored as such, and its outcome's
+    An edit that cannot be applied is scored as the student's model without adapters, and its outcome's
     status says why.
 
     Returns:
@@ -240,8 +211,10 @@ def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[l
     if contexts:
         prompts = [domain.questions(by_id[pairs[i][0].task_id], what.context) for i, what in contexts]
         flat = [prompt for each in prompts for prompt in each]
-        texts = generate(student.model, flat if student.adapter is None else [flat], adapters=student.adapter, **options)
-        stream: Iterator[str] = iter(texts if student.adapter is None else texts[0])
+        if student.adapter is None:
+            stream: Iterator[str] = iter(generate(student.model, flat, **options))
+        else:
+            stream = iter(generate(student.model, [flat], adapters=student.adapter, **options)[0])
         for (i, _), each in zip(contexts, prompts, strict=True):
             answers[i].append([next(stream) for _ in each])
     return status, answers

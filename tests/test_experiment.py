@@ -13,6 +13,7 @@ from selfadapt.errors import UserError
 from selfadapt.experiment import make_improve, make_settings, train
 from selfadapt.files import read_jsonl
 from selfadapt.improve.rest_em import shuffled
+from selfadapt.policy import Policy, State
 from selfadapt.types import ContextEdit, Edit, Outcome
 from tests.worlds import random_world_model
 
@@ -125,7 +126,7 @@ def test_a_context_edit_is_scored_without_training(model_directory):
     model = load_model(model_directory)
     domain, settings = make_domain(config, model), make_settings(config)
     tasks = domain.tasks("heldout", 2)
-    student = loop.Policy(model)
+    student = Policy(model)
     pairs = [(Edit(task.id, 0, "", "memo"), ContextEdit("memo")) for task in tasks]
     mixed = [*pairs, (Edit(tasks[0].id, 1, "", "x"), domain.apply(tasks[0], "x"))]
     outcomes = loop.score(student, domain, tasks, mixed, settings)
@@ -141,7 +142,7 @@ def test_an_edit_that_cannot_be_applied_is_scored_as_the_unadapted_model_and_nam
     tasks = domain.tasks("heldout", 1)
     bad = domain.apply(tasks[0], "x").replace(learning_rate=float("nan"))
     edit = Edit(tasks[0].id, 0, "", "x")
-    student = loop.Policy(model)
+    student = Policy(model)
     broken, as_it_is = loop.score(student, domain, tasks, [(edit, bad), (edit, domain.unchanged(tasks[0]))], settings)
     assert "learning rate is nan" in broken.status and broken.answers == as_it_is.answers
 
@@ -155,7 +156,7 @@ def test_inner_runs_train_with_seeds_that_all_edits_share(model_directory, monke
     real = loop.adapt
     monkeypatch.setattr(loop, "adapt", lambda model, updates, init=None: seen.extend(updates) or real(model, updates))
     pairs = [(Edit(task.id, 0, "", "x"), domain.apply(task, "x")) for task in tasks]
-    outcomes = loop.score(loop.Policy(model), domain, tasks, pairs, settings)
+    outcomes = loop.score(Policy(model), domain, tasks, pairs, settings)
     assert [update.seed for update in seen] == [0, 1, 2] * 2
     assert all(len(outcome.verdicts) == 3 * 6 for outcome in outcomes)
 
@@ -171,18 +172,18 @@ def test_shuffling_permutes_rewards_inside_each_task_only():
 
 def test_a_policy_that_wrote_nothing_better_stays_as_it_is(model_directory):
     config = small_config(model_directory, select__method="best_improving")
-    policy = loop.Policy(load_model(model_directory))
-    state = loop.State(policy, policy)
+    policy = Policy(load_model(model_directory))
+    state = State(policy, policy)
     outcomes = [Outcome(Edit("t", 0, "p", "x"), reward=0.5)]
     after, facts = make_improve(config)(state, {"t": 0.5}, outcomes)
     assert after is state and facts["selected"] == 0
 
 
 def test_mixed_policy_versions_are_refused(model_directory):
-    policy = loop.Policy(load_model(model_directory))
+    policy = Policy(load_model(model_directory))
     outcomes = [Outcome(Edit("t", i, "p", "x"), reward=0.5, policy_version=i) for i in range(2)]
     with pytest.raises(ValueError, match="mix policy versions"):
-        make_improve(small_config(model_directory))(loop.State(policy, policy), {"t": 0.0}, outcomes)
+        make_improve(small_config(model_directory))(State(policy, policy), {"t": 0.0}, outcomes)
 
 
 def squad(path, **changes):

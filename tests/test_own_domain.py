@@ -12,7 +12,8 @@ from selfadapt.domains import make_domain
 from selfadapt.errors import UserError
 from selfadapt.improve.rest_em import RestEM
 from selfadapt.improve.select import best_of
-from selfadapt.loop import Policy, Settings, State
+from selfadapt.loop import Settings
+from selfadapt.policy import Policy, State
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 SETTINGS = Settings(edits=2, edit_tokens=12, answer_tokens=4, answer_stop=("\n",))

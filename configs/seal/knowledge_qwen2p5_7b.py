@@ -1,4 +1,4 @@
-"""SEAL's knowledge incorporation as published: Qwen2.5-7B, SQuAD, two rounds of ReST-EM (arXiv 2506.10943, v1).
+r"""SEAL's knowledge incorporation as published: Qwen2.5-7B, SQuAD, two rounds of ReST-EM (arXiv 2506.10943, v1).
 
 What it shows: single-passage incorporation. Published mean no-context accuracy over 200 passages, judged by
 GPT-4.1: base model 32.7, trained on the passage 33.5, with the untrained model's implications 39.7, after one
@@ -10,7 +10,7 @@ machine has no accelerator; every batch shape of it is built on a shrunken model
 Data: SEAL's squad_train.json and squad_val.json, from its repository. The judge costs about 8,000 short requests
 a round; set the key in OPENAI_API_KEY, or choose config.grader.name=containment for none.
 
-    selfadapt train --config=configs/seal/knowledge_qwen2p5_7b.py --workdir=runs/seal \\
+    selfadapt train --config=configs/seal/knowledge_qwen2p5_7b.py --workdir=runs/seal \
         --config.data.path=squad_train.json --config.data.eval_path=squad_val.json
 
 What differs from SEAL's code: our own prompt wordings (give SEAL's as template files for its exact numbers),

@@ -34,7 +34,8 @@ def make_domain(config: Any, model: Model) -> Domain:
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise
-        known = [entry.name for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith(("base", "prompts", "tiny"))]
+        parts = ("base", "prompts", "tiny")
+        known = [entry.name for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith(parts)]
         near = difflib.get_close_matches(name, known, n=1)
         raise UserError(
             f"config.domain is {name!r}, and there is no such module{f'; did you mean {near[0]!r}?' if near else ''} "

@@ -17,6 +17,7 @@ from selfadapt.domains import prompts, tiny_world
 from selfadapt.domains.base import Applied
 from selfadapt.errors import UserError
 from selfadapt.graders import GradeItem, Grader, get_grader
+from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
 from selfadapt.types import ContextEdit, Task, TokenSequence, Update
 
@@ -267,10 +268,9 @@ def make(config: Any, model: Model) -> Knowledge:
     preset = ("tiny" if embedded else "seal") if config.inner.preset == "auto" else config.inner.preset
     fields = dict(PRESETS[preset])
     fields |= {name: config.inner[name] for name in fields if config.inner[name] is not None}
-    if not isinstance(fields["targets"], str):
-        fields["targets"] = tuple(fields["targets"])
-    elif fields["targets"] != "all-linear":
-        fields["targets"] = tuple(fields["targets"].split(","))
+    if isinstance(fields["targets"], str) and fields["targets"] != "all-linear":
+        fields["targets"] = fields["targets"].split(",")
+    fields["targets"] = resolve_targets(fields["targets"], model.config)
     update = Update((), **fields, seed=config.inner.seed)
     if config.inner.padding == "seal" and not model.config.eos_token_ids:
         raise UserError("config.inner.padding is 'seal', and the model has no end-of-sequence token to pad with")

@@ -125,7 +125,7 @@ def _resolve(template: str) -> Prompt:
 
 
 def edit_prompt(template: str, *, title: str, context: str) -> str:
-    """Returns the text that a base model continues with its edit.
+    r"""Returns the text that a base model continues with its edit.
 
     Args:
       template: a key of `PROMPTS`, or a template's text (see `load_template`).
@@ -136,7 +136,7 @@ def edit_prompt(template: str, *, title: str, context: str) -> str:
       ValueError: the key is unknown, or the template's placeholders are wrong.
 
     >>> edit_prompt("none", title="Ada Lovelace", context="She wrote programs.")
-    'Ada Lovelace\\nShe wrote programs.\\n'
+    'Ada Lovelace\nShe wrote programs.\n'
     """
     return _resolve(template).base.format(title=title, context=context)
 

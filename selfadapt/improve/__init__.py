@@ -1,0 +1,1 @@
+"""Outer updates: how outcomes make a better policy."""

@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from selfadapt.loop import Policy, State
 from selfadapt.models.peft import merge
+from selfadapt.policy import Policy, State
 from selfadapt.programs.adapt import adapt
 from selfadapt.types import Edit, Outcome, TokenSequence, Update
 
@@ -39,9 +39,10 @@ class RestEM:
     def __call__(
         self, state: State, baselines: Mapping[str, float], outcomes: Sequence[Outcome]
     ) -> tuple[State, dict[str, Any]]:
-        """Returns the next state, and `selected` (how many edits), `chosen` (their task ids and samples), `policy_loss`.
+        """Returns the next state, and what was done.
 
-        `policy_loss` is the finetuning's loss at its first and at its last step, nats a token.
+        That is `selected` (how many edits), `chosen` (their task ids and samples) and `policy_loss`, the
+        finetuning's loss at its first and at its last step, in nats a token.
         """
         ranked = shuffled(outcomes, self.seed + state.round) if self.shuffle_rewards else list(outcomes)
         chosen = self.select(ranked, baselines)

@@ -1,0 +1,1 @@
+"""Models and adapters: architecture, parameters, files."""

@@ -103,8 +103,11 @@ def prefill(
     """Runs right-padded prompts and keeps their keys and values.
 
     Args:
+      params: the base parameters.
+      config: the architecture.
       tokens: `[K, R, T]`, right-padded.
       lengths: number of tokens of each row, `[K, R]`.
+      lora: K adapters, or `None` for the base model.
 
     Returns:
       The output at each row's last token, `[K, R, D]`, and a cache of T slots.

@@ -1,0 +1,1 @@
+"""The programs that do all device work: adapt, sample, score, pretrain."""
