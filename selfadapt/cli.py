@@ -66,9 +66,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     config = _load_config(arguments)
-    from selfadapt.programs import pretrain
+    from selfadapt.domains import tiny_model
 
-    pretrain.pretrain(config, arguments.workdir)
+    tiny_model.pretrain(config, arguments.workdir)
 
 
 def _analyze(arguments: argparse.Namespace) -> None:

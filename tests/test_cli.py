@@ -18,11 +18,11 @@ def get_config():
 @pytest.fixture
 def loop(monkeypatch):
     """Stands in for the training loop and keeps what it is called with."""
-    module = types.ModuleType("selfadapt.loop")
+    module = types.ModuleType("selfadapt.experiment")
     module.calls = []
     module.train = lambda config, workdir: module.calls.append((config, workdir))
-    monkeypatch.setitem(sys.modules, "selfadapt.loop", module)
-    monkeypatch.setattr("selfadapt.loop", module, raising=False)
+    monkeypatch.setitem(sys.modules, "selfadapt.experiment", module)
+    monkeypatch.setattr("selfadapt.experiment", module, raising=False)
     return module
 
 

@@ -132,7 +132,7 @@ def test_a_context_edit_is_scored_without_training(model_directory):
     outcomes = loop.score(student, domain, tasks, mixed, settings)
     assert [outcome.status for outcome in outcomes] == ["ok"] * 3
     assert outcomes[0].answers == loop.score(student, domain, tasks, pairs[:1], settings)[0].answers
-    assert domain.questions(tasks[0], "memo")[0].startswith("memo\n\n")
+    assert domain.questions(tasks[0], "memo")[0].startswith(f"{tasks[0].title}\nmemo\nQuestion:")
 
 
 def test_an_edit_that_cannot_be_applied_is_scored_as_the_unadapted_model_and_named(model_directory):

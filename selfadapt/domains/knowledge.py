@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         rank=32, alpha=64.0, targets=("q_proj", "v_proj"), learning_rate=1e-3, epochs=10, batch_size=1, warmup_steps=0
     ),
     "tiny": dict(
-        rank=8, alpha=16.0, targets="all-linear", learning_rate=1e-2, epochs=12, batch_size=16, warmup_steps=2
+        rank=8, alpha=16.0, targets="all-linear", learning_rate=1e-2, epochs=8, batch_size=16, warmup_steps=2
     ),
 }
 
@@ -217,9 +217,8 @@ class Knowledge:
 
     def questions(self, task: Task, context: str) -> list[str]:
         """Returns the answer prompts, after the passage or memo in `context` if there is one."""
-        head = f"{context}\n\n" if context else ""
         return [
-            head + prompts.answer_prompt(question.question, title=task.title, style=self.answer_style)
+            prompts.answer_prompt(question.question, title=task.title, style=self.answer_style, context=context)
             for question in task.questions
         ]
 

@@ -151,13 +151,14 @@ def edit_messages(template: str, *, title: str, context: str) -> list[dict[str, 
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
 
 
-def answer_prompt(question: str, *, title: str = "", style: str = "full") -> str:
-    """Returns the text that the adapted model answers, without its passage.
+def answer_prompt(question: str, *, title: str = "", style: str = "full", context: str = "") -> str:
+    """Returns the text that the adapted model answers, as a rule without the passage.
 
     Args:
       question: the question.
       title: the passage's title, given as the topic; "" leaves the topic out.
       style: "full" with an instruction, or "short", the bare form that the embedded model was pretrained on.
+      context: a text to answer from, "" for none.
 
     Raises:
       ValueError: there is no such style.
@@ -171,7 +172,8 @@ def answer_prompt(question: str, *, title: str = "", style: str = "full") -> str
     """
     if style not in ANSWER_STYLES:
         raise ValueError(f"there is no answer style {style!r}; choose one of {', '.join(ANSWER_STYLES)}")
+    given = f"{context}\n" if context else ""
     if style == "short":
-        return (f"{title}\n" if title else "") + f"Question: {question} Answer:"
-    topic = f"Topic: {title}\n" if title else ""
+        return (f"{title}\n" if title else "") + f"{given}Question: {question} Answer:"
+    topic = (f"Topic: {title}\n" if title else "") + given
     return f"Give the answer to the question and nothing else.\n\n{topic}Question: {question}\nAnswer:"

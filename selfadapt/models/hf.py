@@ -226,6 +226,8 @@ def write_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
+        os.umask(umask := os.umask(0))
+        os.chmod(partial, 0o666 & ~umask)  # safetensors makes files that only their owner can read
         os.replace(partial, path)
     except (safetensors.SafetensorError, OSError) as error:
         raise disk.StorageError(f"cannot write {path}: {error}") from error
