@@ -34,9 +34,10 @@ def experiment() -> ConfigDict:
 
     config.sampling = ConfigDict({"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 1024})
     config.answer = ConfigDict({"max_new_tokens": 64, "stop": ("\n",), "style": "auto"})
-    # "exact", "containment", "token-f1" (`threshold`), "model" (the model itself judges), or "endpoint": any
-    # OpenAI-compatible `url` and `model`, with the key in the environment variable `api_key_env`.
-    config.grader = ConfigDict({"name": "exact"})
+    # "auto" (exact match in the tiny world, containment on real text), "exact", "containment", "token-f1"
+    # (`threshold`), "model" (the model itself judges), or "endpoint": any OpenAI-compatible `url` and `model`,
+    # with the key in the environment variable `api_key_env`.
+    config.grader = ConfigDict({"name": "auto"})
     config.grader.threshold = config_dict.placeholder(float)
     config.grader.url = config_dict.placeholder(str)
     config.grader.model = config_dict.placeholder(str)

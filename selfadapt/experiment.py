@@ -215,21 +215,28 @@ class _Run:
             if all(what == alone[edit.task_id] for edit, what in equal):
                 self.journal["scores"][EQUAL_STEPS] = self.journal["scores"]["passage"]  # they are equal already
             else:
-                self.evaluate(EQUAL_STEPS, self.start, equal, state.round)
+                self.evaluate(EQUAL_STEPS, self.start, equal, state.round, "control")
         if state.round and state.student is not self.start:
-            self.evaluate(ON_UNTRAINED.format(f"round{state.round}"), self.start, pairs, state.round)
+            self.evaluate(ON_UNTRAINED.format(f"round{state.round}"), self.start, pairs, state.round, "control")
 
-    def evaluate(self, name: str, student: Policy, pairs: Sequence[tuple[Edit, Applied]], round: int = 0) -> None:
-        """Scores one row on the held-out tasks and records it."""
+    def evaluate(
+        self,
+        name: str,
+        student: Policy,
+        pairs: Sequence[tuple[Edit, Applied]],
+        round: int = 0,
+        phase: str = "eval",
+    ) -> None:
+        """Scores one row on the held-out tasks and records it; "control" marks rows beside the ladder."""
         with self._phase("evaluate", len(pairs), name) as advance:
             outcomes = loop.score(student, self.domain, self.heldout, pairs, self.settings, advance)
-        self._record(outcomes, [what for _, what in pairs], self.heldout, round, "eval", name)
+        self._record(outcomes, [what for _, what in pairs], self.heldout, round, phase, name)
         rewards = collections.defaultdict(list)
         for outcome in outcomes:
             rewards[outcome.edit.task_id].append(outcome.reward)
         self.journal["scores"][name] = [float(np.mean(rewards[task.id])) for task in self.heldout]
         mean, stderr = mean_and_stderr(self.journal["scores"][name])
-        self.writer.event("evaluated", round=round, phase="eval", name=name, mean=mean, stderr=stderr)
+        self.writer.event("evaluated", round=round, phase=phase, name=name, mean=mean, stderr=stderr)
 
     def round(self, state: State, improve: loop.Improve) -> State:
         """Runs one round and records it."""

@@ -280,9 +280,12 @@ def make(config: Any, model: Model) -> Knowledge:
     style = ("short" if embedded else "full") if config.answer.style == "auto" else config.answer.style
     train, heldout = _passages(config)
     options = {name: value for name, value in config.grader.items() if name != "name" and value is not None}
-    if config.grader.name == "model":
+    grader = config.grader.name
+    if grader == "auto":  # answers in sentences are right by containment and never by exact match
+        grader = "exact" if config.data.path == "tiny_world" else "containment"
+    if grader == "model":
         options["generate_fn"] = _judge(model)
-    elif config.grader.name == "log-likelihood":
+    elif grader == "log-likelihood":
         raise UserError(
             "config.grader.name is 'log-likelihood', which grades gold answers and not what the model writes; "
             "use selfadapt.log_likelihood from Python"
@@ -300,7 +303,7 @@ def make(config: Any, model: Model) -> Knowledge:
         max_segments=config.max_segments,
         padding=config.inner.padding,
         update=update,
-        grader=get_grader(config.grader.name, **options),
+        grader=get_grader(grader, **options),
         passage_is_baseline=config.baseline == "passage",
     )
     return _without_long(domain, config)

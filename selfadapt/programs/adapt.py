@@ -330,11 +330,12 @@ def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
         running = [pool.submit(job) for job in jobs]
         try:
-            concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_EXCEPTION)
-            return [job.result() for job in running if not job.running()]
+            for job in concurrent.futures.as_completed(running):
+                job.result()
         except BaseException:
             tally.stopped = True
             raise
+    return [job.result() for job in running]
 
 
 def _train(model, updates, items, first, init, plan, tally) -> Adapters:

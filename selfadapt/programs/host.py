@@ -79,8 +79,8 @@ class Program:
 def parallel_streams() -> int:
     """Returns how many programs to run side by side.
 
-    Two on a CPU of several cores: one program leaves cores idle between its small operations (it runs 1.2
-    times faster on two cores than on one). An accelerator runs one program at a time.
+    Two on a CPU of several cores, where one program alone leaves cores idle in its small operations. An
+    accelerator runs one program at a time, and programs that span devices must not wait for each other.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 if jax.default_backend() == "cpu" and cores > 1 else 1
+    return 2 if jax.default_backend() == "cpu" and jax.device_count() == 1 and cores > 1 else 1

@@ -49,8 +49,8 @@ class Run:
 
     @property
     def written(self) -> list[dict[str, Any]]:
-        """The edits that a policy wrote; the rows of the references are not edits."""
-        return [edit for edit in self.edits if edit["policy"] not in REFERENCES]
+        """The edits that a policy wrote, each once: not the rows of references, nor those of controls."""
+        return [edit for edit in self.edits if edit["policy"] not in REFERENCES and edit["phase"] != "control"]
 
 
 def read_run(workdir: str | os.PathLike) -> Run:
