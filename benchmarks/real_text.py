@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
         "passage": per_token(alone),
         "own edit and passage": per_token([what for _, what in loop.applied(domain, tasks, edits)]),
     }
-    result = {name: dict(zip(("mean", "stderr"), mean_and_stderr(values), strict=True)) for name, values in rows.items()}
+    fields = ("mean", "stderr")
+    result = {name: dict(zip(fields, mean_and_stderr(values), strict=True)) for name, values in rows.items()}
     for name in ("passage", "own edit and passage"):
         result[f"{name} - before"] = dict(
             zip(("difference", "low", "high"), paired_difference(rows[name], rows["before"]), strict=True)

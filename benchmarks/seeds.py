@@ -1,9 +1,9 @@
 """Several runs of one experiment side by side, as the Markdown tables of docs/results.md.
 
-    for seed in 1 2 3 4 5; do
-        selfadapt train --config=configs/quickstart.py --workdir=runs/seed$seed --config.seed=$seed
-    done
-    python -m benchmarks.seeds runs/seed1 runs/seed2 runs/seed3 runs/seed4 runs/seed5
+for seed in 1 2 3 4 5; do
+selfadapt train --config=configs/quickstart.py --workdir=runs/seed$seed --config.seed=$seed
+done
+python -m benchmarks.seeds runs/seed1 runs/seed2 runs/seed3 runs/seed4 runs/seed5
 """
 
 from __future__ import annotations

@@ -229,4 +229,5 @@ def _kept(workdir: str | None) -> str:
     names = [f"{file.name}/" if file.is_dir() else file.name for file in files if not file.name.startswith(".")]
     if not names:
         return "Nothing was written."
-    return f"What was finished is kept in {workdir}: {', '.join(names)}"
+    goes_on = ". The same command goes on after the last finished round" if "checkpoints/" in names else ""
+    return f"What was finished is kept in {workdir}: {', '.join(names)}{goes_on}"

@@ -92,7 +92,7 @@ def test_an_edit_that_is_a_directive_brings_its_own_hyperparameters(tiny, codebo
     domain = Directives(codebook)
     tasks = codebook.tasks("heldout", 1) * 4
     texts = [
-        '{"questions": true, "learning_rate": 0.01, "epochs": 12}',
+        '{"questions": true, "learning_rate": 0.01, "epochs": 40}',
         '{"questions": true, "learning_rate": 0.0, "epochs": 3}',
         '{"questions": false, "learning_rate": 0.001, "epochs": 1, "rank": 2, "targets": ["q_proj"]}',
         "train harder",

@@ -88,5 +88,5 @@ def make(config, model) -> Codebook:
     """Makes the domain; `selfadapt train` calls this where `config.domain` names this module."""
     del model
     return Codebook(
-        config.seed, Update((), rank=8, alpha=16, targets="all-linear", learning_rate=1e-2, epochs=12, batch_size=16)
+        config.seed, Update((), rank=8, alpha=16, targets="all-linear", learning_rate=1e-2, epochs=40, batch_size=16)
     )

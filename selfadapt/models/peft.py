@@ -24,9 +24,23 @@ _PREFIX = "base_model.model.model.layers."
 # switched on is refused, so that an option of a later PEFT is never silently dropped.
 _READ = ("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "init_lora_weights", "bias")
 _HARMLESS = (
-    "auto_mapping base_model_name_or_path revision task_type inference_mode lora_dropout exclude_modules peft_version "
-    "layers_pattern loftq_config eva_config corda_config lora_ga_config runtime_config megatron_core qalora_group_size"
-).split()
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "inference_mode",
+    "lora_dropout",
+    "exclude_modules",
+    "peft_version",
+    "layers_pattern",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "runtime_config",
+    "megatron_core",
+    "qalora_group_size",
+)
 _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 

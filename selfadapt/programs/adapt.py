@@ -98,7 +98,7 @@ def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batc
     return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
 
 
-@functools.partial(host.Program, static_argnames=("config", "remat"), donate_argnames=("state",))
+@functools.partial(jax.jit, static_argnames=("config", "remat"), donate_argnames=("state",))
 def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool) -> tuple[State, Array]:
     """Runs one item of each adapter named in `batch["adapter"]`.
 
@@ -108,6 +108,8 @@ def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConf
       batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (K or more: an empty
         slot), `apply` (whether the step ends here), `rate`, `decay`, `clip`, and Adam's bias
         corrections `correction1`, `correction2`.
+      config: the architecture.
+      remat: whether to recompute activations in the backward pass.
 
     Returns:
       The new state, and each slot's share of its step's loss, `[slots]`.

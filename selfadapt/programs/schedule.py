@@ -260,7 +260,8 @@ def arrays(shape: Shape, chosen: Sequence[Item], slots: int) -> dict[str, Any]:
                 weights[span] = sequence.mask / item.targets
                 if shape.packed:
                     packing["segments"][span] = number
-                    packing["key_segments"][span] = number if sequence.attention is None else number * sequence.attention
+                    seen = True if sequence.attention is None else sequence.attention
+                    packing["key_segments"][span] = number * seen
                     packing["positions"][span] = np.arange(len(sequence.ids))
                 start += len(sequence.ids)
     return {"tokens": tokens, "weights": weights, **(packing if shape.packed else {})}

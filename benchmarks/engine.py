@@ -1,0 +1,379 @@
+"""The engine's speed: many updates at once against torch + PEFT, against the machine's own rate, and its limits.
+
+    python -m benchmarks.engine [--quick] [--json FILE]
+
+All sides run in one process on random weights, one after the other, so that they see the same machine. On a
+CPU in float32; on an accelerator in bfloat16, without PEFT and with a 1.5B and a 7B shape besides. `--quick`
+shrinks everything to a smoke test whose numbers mean nothing. Prints tables and JSON. Needs torch and peft.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from selfadapt import TokenSequence, Update, adapt, generate
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import resolve_targets
+from selfadapt.models.model import Model
+from selfadapt.programs import adapt as program
+from selfadapt.programs import host, memory, schedule
+
+
+def qwen2(vocab: int, hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, tied: bool = True) -> ModelConfig:
+    """Returns a Qwen2 architecture."""
+    return ModelConfig(
+        "qwen2", vocab, hidden, mlp, layers, heads, kv_heads, hidden // heads, tie_word_embeddings=tied, qkv_bias=True,
+        max_position_embeddings=1024,
+    )
+
+
+SMALL = qwen2(700, 128, 384, 4, 4, 2)
+MEDIUM = qwen2(32_000, 768, 2048, 12, 12, 4)
+LARGE = {"1.5B": qwen2(151_936, 1536, 8960, 28, 12, 2), "7B": qwen2(152_064, 3584, 18_944, 28, 28, 4, tied=False)}
+TOY = qwen2(97, 32, 64, 2, 4, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much work each part does.
+
+    Attributes:
+      small: the architecture of the many small updates.
+      updates: how many of them.
+      epochs: epochs of each update.
+      shortest: the least tokens of their sequences.
+      longest: the most tokens.
+      medium: the architecture of the large products.
+      medium_updates: updates at that size.
+      medium_time: tokens a row at that size.
+      singles: updates timed one by one, through `adapt` and in PEFT.
+      counts: adapters at once, for the cost of each.
+      depths: layers whose compilation is timed.
+      new_tokens: tokens decoded a row.
+      rows: rows decoded at once.
+      products: sides of the square products that find the machine's rate.
+    """
+
+    small: ModelConfig = SMALL
+    updates: int = 64
+    epochs: int = 10
+    shortest: int = 6
+    longest: int = 60
+    medium: ModelConfig = MEDIUM
+    medium_updates: int = 16
+    medium_time: int = 96
+    singles: int = 3
+    counts: tuple[int, ...] = (1, 4, 16, 64, 256)
+    depths: tuple[int, ...] = (2, 24)
+    new_tokens: int = 64
+    rows: tuple[int, ...] = (1, 16, 64)
+    products: tuple[int, ...] = (512, 1024, 2048)
+
+
+QUICK = Size(
+    small=TOY, updates=2, epochs=1, longest=16, medium=TOY, medium_updates=2, medium_time=16, singles=1, counts=(1, 2),
+    depths=(2, 6), new_tokens=4, rows=(1, 2), products=(64,),
+)
+
+
+def make_updates(config: ModelConfig, count: int, lengths: Callable, sequences: int = 8, **options) -> list[Update]:
+    """Returns updates on random tokens; `lengths(generator)` draws the length of a sequence."""
+    generator = np.random.default_rng(0)
+
+    def sequence():
+        return TokenSequence(tuple(generator.integers(0, config.vocab_size, lengths(generator)).tolist()))
+
+    return [Update([sequence() for _ in range(sequences)], **options) for _ in range(count)]
+
+
+def seconds(work: Callable[[], Any], repeats: int = 1) -> float:
+    """Returns the best wall-clock time of several runs."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(work())
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def trained(model: Model, updates: Sequence[Update]) -> Any:
+    """Trains the updates at once, to the end."""
+    return jax.tree.leaves(adapt(model, updates).lora)
+
+
+def training_flops(config: ModelConfig, updates: Sequence[Update]) -> float:
+    """Floating-point operations that training needs, counted from the architecture; padding counts for nothing.
+
+    Two a weight and token for the frozen base, twice (forward, gradient of its input; the first layer's q, k and v
+    need none); three times for the adapters; attention over whole squares, six products; the head on all but the
+    last token.
+    """
+    shapes = config.projections()
+    base = {name: i * o for name, (i, o) in shapes.items()}
+    total = 0.0
+    for update in updates:
+        lora = sum(update.rank * sum(shapes[name]) for name in resolve_targets(update.targets, config))
+        token = config.num_layers * (4 * sum(base.values()) + 6 * lora)
+        token -= 2 * (base["q_proj"] + base["k_proj"] + base["v_proj"])
+        for sequence in update.sequences:
+            n = len(sequence.ids)
+            attention = config.num_layers * 6 * 2 * n * n * config.num_heads * config.head_dim
+            head = 4 * (n - 1) * config.hidden_size * config.vocab_size
+            total += update.epochs * (n * token + attention + head)
+    return total
+
+
+def matrix_rate(size: Size, dtype: str) -> float:
+    """Returns the best rate of square products, in operations a second."""
+    best = 0.0
+    product = jax.jit(jnp.dot)
+    for side in size.products:
+        left = jnp.ones((side, side), dtype)
+        jax.block_until_ready(product(left, left))
+        best = max(best, 2 * side**3 / seconds(lambda left=left: product(left, left), 30))
+    return best
+
+
+def peft_seconds(config: ModelConfig, updates: Sequence[Update]) -> float:
+    """Returns the seconds of an update in torch + PEFT: the mean of these, after a warm-up, with the better threads."""
+    import torch
+    import transformers
+
+    from benchmarks import peft_loop
+
+    architecture = transformers.AutoConfig.for_model(**(config.to_json() | {"torch_dtype": "float32"}))
+    model = transformers.AutoModelForCausalLM.from_config(architecture)
+    threads, means = torch.get_num_threads(), []
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        wrapped = peft_loop.wrap(model, updates[0])
+        peft_loop.train(wrapped, updates[0].replace(epochs=1), schedule.encode(updates[0], None))
+        start = time.perf_counter()
+        for update in updates:
+            peft_loop.train(wrapped, update, schedule.encode(update, None))
+        means.append((time.perf_counter() - start) / len(updates))
+        model = wrapped.unload()
+    torch.set_num_threads(threads)
+    return min(means)
+
+
+def many_updates(size: Size, dtype: str, rate: float, peer: bool) -> dict[str, Any]:
+    """(a) Many small updates at once, one by one, and in PEFT; (b) the share of the machine's rate."""
+    model = Model.random(size.small, dtype=dtype)
+    updates = make_updates(
+        size.small, size.updates, lambda g: g.integers(size.shortest, size.longest + 1), epochs=size.epochs
+    )
+    first = seconds(lambda: trained(model, updates))
+    at_once = seconds(lambda: trained(model, updates), 3)
+    alone = updates[: size.singles]
+    for update in alone:
+        trained(model, [update])
+    single = seconds(lambda: [trained(model, [update]) for update in alone]) / len(alone)
+    result = {
+        "steps": sum(update.epochs * len(update.sequences) for update in updates),
+        "first_seconds": first,
+        "at_once_seconds": at_once,
+        "one_by_one_seconds": single * len(updates),
+        "extrapolated_from": len(alone),
+        "padding_overhead": adapt(model, updates).stats["padding_overhead"],
+        "rate_share": training_flops(size.small, updates) / at_once / rate,
+    }
+    result["times_one_by_one"] = result["one_by_one_seconds"] / at_once
+    if peer:
+        result["peft_seconds"] = peft_seconds(size.small, alone) * len(updates)
+        result["times_peft"] = result["peft_seconds"] / at_once
+    return result
+
+
+def large_products(config: ModelConfig, size: Size, dtype: str, rate: float, peer: bool) -> dict[str, Any]:
+    """(b) The share of the machine's rate where products are large, and PEFT on the same updates."""
+    model = Model.random(config, dtype=dtype)
+    updates = make_updates(config, size.medium_updates, lambda g: size.medium_time, sequences=2, epochs=1)
+    trained(model, updates)
+    at_once = seconds(lambda: trained(model, updates), 2)
+    result = {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
+        "at_once_seconds": at_once,
+        "rate_share": training_flops(config, updates) / at_once / rate,
+    }
+    if peer:
+        result["peft_seconds"] = peft_seconds(config, updates[: size.singles]) * len(updates)
+        result["times_peft"] = result["peft_seconds"] / at_once
+    return result
+
+
+def adapter_costs(size: Size, dtype: str) -> list[dict[str, float]]:
+    """(c) Seconds an adapter takes when K train at once, on rows of one length."""
+    model = Model.random(size.small, dtype=dtype)
+    costs = []
+    for count in size.counts:
+        updates = make_updates(size.small, count, lambda g: min(32, size.longest), epochs=2)
+        trained(model, updates)
+        costs.append({"adapters": count, "seconds_each": seconds(lambda u=updates: trained(model, u), 3) / count})
+    return costs
+
+
+def compile_seconds(size: Size, dtype: str) -> list[dict[str, float]]:
+    """(c) Seconds to trace and compile a tick at several depths."""
+    results = []
+    for layers in size.depths:
+        config = dataclasses.replace(size.small, num_layers=layers)
+        model = Model.random(config, dtype=dtype)
+        (update,) = make_updates(config, 1, lambda g: min(32, size.longest), epochs=1)
+        (item, *_) = schedule.items(0, update, schedule.encode(update, None), config.hidden_size)
+        slots = np.ones(8, np.float32)
+        batch = schedule.arrays(item.shape, [item], 8) | {"adapter": np.arange(8, dtype=np.int32), "apply": slots > 0}
+        batch |= dict.fromkeys(("rate", "decay", "clip", "correction1", "correction2"), slots)
+        state = program.initial_state(program.initial_adapters(config, [update] * 8), False)
+        start = time.perf_counter()
+        program.tick.lower(model.params, state, batch, config=config, remat=False).compile()
+        results.append({"layers": layers, "seconds": time.perf_counter() - start})
+    return results
+
+
+def peak_memory(quick: bool) -> dict[str, float]:
+    """(c) Peak memory of a process that trains at the medium size, beside the least it could need, in MiB."""
+    command = [sys.executable, "-m", "benchmarks.engine", "--memory", *(["--quick"] if quick else [])]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def measure_memory(size: Size) -> dict[str, float]:
+    """What `peak_memory` runs in a process of its own."""
+
+    def resident() -> float:
+        # The kernel's own record: getrusage's starts from that of the process which started this one.
+        status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) / 1024
+
+    jax.block_until_ready(jnp.ones(()))
+    empty = resident()
+    model = Model.random(size.medium)
+    updates = make_updates(size.medium, size.medium_updates, lambda g: size.medium_time, sequences=2, epochs=1)
+    trained(model, updates)
+    config, (update, *_) = size.medium, updates
+    items = schedule.items(0, update, schedule.encode(update, None), config.hidden_size)
+    plan = memory.plan_adapt(config, updates, None, [items] * len(updates), model.params, None)
+    slots = plan.slots(items[0].shape)
+    streams = -(-plan.wave // plan.stream)
+    each = memory.adapter_bytes(config, update.rank, resolve_targets(update.targets, config))
+    tokens = streams * slots * size.medium_time
+    least = {
+        "weights": sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)),
+        "adapters_and_moments": 3 * len(updates) * each,
+        "gradients": streams * slots * each,
+        "activations": memory.activation_bytes(config, tokens, size.medium_time, plan.remat, 4),
+    }
+    least = {name: value / 2**20 for name, value in least.items()}
+    return {"peak": resident() - empty, "least": sum(least.values()), **least, "process_before": empty}
+
+
+def decoding(config: ModelConfig, size: Size, dtype: str) -> list[dict[str, float]]:
+    """(d) New tokens a second over all rows, for the base model and with an adapter for each row."""
+    model = Model.random(config, dtype=dtype)
+    results = []
+    for rows in size.rows:
+        updates = make_updates(config, rows, lambda g: 16, sequences=1, epochs=1)
+        prompts = [list(update.sequences[0].ids) for update in updates]
+        adapters = adapt(model, updates)
+        options = {"max_new_tokens": size.new_tokens, "return_details": True}
+        sides = {
+            "base": lambda p=prompts, o=options: generate(model, p, **o),
+            "adapters": lambda p=prompts, a=adapters, o=options: generate(model, [[x] for x in p], adapters=a, **o),
+        }
+        row = {"rows": rows}
+        for side, work in sides.items():
+            work()
+            row[f"{side}_tokens_per_second"] = rows * size.new_tokens / seconds(work, 3)
+        results.append(row)
+    return results
+
+
+def machine(dtype: str) -> dict[str, Any]:
+    """Returns what the numbers were measured on."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] \
+        if cpuinfo.exists() else [platform.processor()]
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cpu": (names or ["unknown"])[0],
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "dtype": dtype,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def run(size: Size, quick: bool) -> dict[str, Any]:
+    """Runs every part; returns the results, in the units that their names say."""
+    on_cpu = jax.default_backend() == "cpu"
+    dtype = "float32" if on_cpu else "bfloat16"
+    host.keep_freed_memory()
+    rate = matrix_rate(size, dtype)
+    result = {
+        "machine": machine(dtype),
+        "gflops": rate / 1e9,
+        "many_updates": many_updates(size, dtype, rate, peer=on_cpu),
+        "large_products": large_products(size.medium, size, dtype, rate, peer=on_cpu),
+        "adapter_costs": adapter_costs(size, dtype),
+        "compile_seconds": compile_seconds(size, dtype),
+        "decoding": decoding(size.small, size, dtype),
+    }
+    if on_cpu and sys.platform.startswith("linux"):
+        result["memory_mib"] = peak_memory(quick)
+    if not on_cpu and not quick:
+        for name, config in LARGE.items():
+            result[f"large_products_{name}"] = large_products(config, size, dtype, rate, peer=False)
+            result[f"decoding_{name}"] = decoding(config, size, dtype)
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns the results as Markdown tables, a part each."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    parts = []
+    for part, value in result.items():
+        rows = value if isinstance(value, list) else [value if isinstance(value, dict) else {part: value}]
+        lines = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
+        lines += [" | ".join(cell(v) for v in row.values()) for row in rows]
+        parts.append("\n".join([f"{part}\n", *(f"| {line} |" for line in lines)]))
+    return "\n\n".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke test in seconds")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the results to this file")
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    size = QUICK if options.quick else Size()
+    if options.memory:
+        print(json.dumps(measure_memory(size)))
+        return
+    result = run(size, options.quick)
+    text = json.dumps(result, indent=1)
+    print(table(result), text, sep="\n\n")
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
