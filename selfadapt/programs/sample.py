@@ -29,7 +29,7 @@ from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.models.model import check_base
-from selfadapt.programs import batching, memory
+from selfadapt.programs import batching, host, memory
 from selfadapt.programs.choose import INVALID, Choice, choose
 
 Array = jax.Array
@@ -151,6 +151,7 @@ def generate(
         the model's positions.
     """
     started = time.perf_counter()
+    host.keep_freed_memory()
     config, samples = model.config, 1 if num_samples is None else num_samples
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if max_new_tokens < 1 or samples < 1:
