@@ -240,7 +240,7 @@ def compile_seconds(size: Size, dtype: str) -> list[dict[str, float]]:
         batch |= dict.fromkeys(("rate", "decay", "clip", "correction1", "correction2"), slots)
         state = program.initial_state(program.initial_adapters(config, [update] * 8), False)
         start = time.perf_counter()
-        program.tick.lower(model.params, state, batch, config=config, remat=False).compile()
+        program.program().lower(model.params, state, batch, config=config, remat=False).compile()
         results.append({"layers": layers, "seconds": time.perf_counter() - start})
     return results
 

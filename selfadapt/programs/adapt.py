@@ -98,7 +98,6 @@ def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batc
     return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "remat"), donate_argnames=("state",))
 def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool) -> tuple[State, Array]:
     """Runs one item of each adapter named in `batch["adapter"]`.
 
@@ -167,6 +166,17 @@ def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConf
         alive=scatter(state.alive, index, alive),
     )
     return state, losses
+
+
+@functools.cache
+def program() -> Any:
+    """Returns `tick` jitted for the backend at hand; it updates its state in place."""
+    return jax.jit(
+        tick,
+        static_argnames=("config", "remat"),
+        donate_argnames=("state",),
+        compiler_options=host.compiler_options(),
+    )
 
 
 def initial_state(start: Adapters, accumulate: bool) -> State:
@@ -269,6 +279,7 @@ def adapt(
         items.append([] if reason else schedule.items(k, update, encoded, config.hidden_size))
 
     host.keep_freed_memory()
+    program()  # before the streams start, so that they share one
     plan = memory.plan_adapt(config, updates, init, items, model.params, memory_bytes)
     tally = _Tally(sum(map(len, items)), progress)
     parts = []
@@ -355,7 +366,7 @@ def _train(model, updates, items, first, init, plan, tally) -> Adapters:
         batch = schedule.arrays(shape, chosen, slots) | _hyperparameters(chosen, updates, steps, first, slots)
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
         held = state.gradient if shape.whole else None
-        state, losses = tick(
+        state, losses = program()(
             model.params, state.replace(gradient=None) if shape.whole else state, batch, config=config, remat=plan.remat
         )
         if shape.whole:

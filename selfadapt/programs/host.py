@@ -1,4 +1,4 @@
-"""What a CPU needs to run the programs at its own speed: memory that is kept, and streams side by side."""
+"""What a CPU needs to run the programs at its own speed: memory that is kept, compiler options, streams side by side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import sys
 
 import jax
 
+# XLA:CPU's own choice hands reductions to a library that is several times slower than compiled code on the
+# short rows of norms and softmax; products stay with the library.
+_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 _KEEP = (  # glibc's mallopt: parameter, value
     (-8, 1),  # M_ARENA_MAX: one arena, so that threads share what is freed
     (-4, 0),  # M_MMAP_MAX: large blocks come from the heap, not from fresh pages of their own
@@ -36,6 +39,18 @@ def keep_freed_memory() -> bool:
         libc.gnu_get_libc_version  # noqa: B018  musl has a mallopt that does nothing
         return all(libc.mallopt(parameter, value) for parameter, value in _KEEP)
     return False
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Returns options for `jax.jit`: none on accelerators, or where this XLA does not know them."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=_OPTIONS)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return _OPTIONS
 
 
 def parallel_streams() -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, load_model
 from selfadapt.programs import memory, schedule
-from selfadapt.programs.adapt import initial_adapters, tick
+from selfadapt.programs.adapt import initial_adapters, program
 from tests.models.helpers import tiny_checkpoint
 
 VOCABULARY = 97
@@ -166,9 +166,9 @@ def test_one_compilation_of_a_shape_serves_any_mixture(model):
         base.replace(sequences=[("ab", "cdefgh")], loss="target", shuffle=False, seed=4),
     ]
     adapt(model, [base] * 4)
-    compiled = tick._cache_size()
+    compiled = program()._cache_size()
     adapters = adapt(model, mixture)
-    assert tick._cache_size() == compiled
+    assert program()._cache_size() == compiled
     assert adapters.status == ["ok"] * 4
     assert adapters.stats["padding_overhead"] == pytest.approx(
         adapters.stats["padded_tokens"] / adapters.stats["tokens"] - 1
