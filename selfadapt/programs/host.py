@@ -1,4 +1,4 @@
-"""What a CPU needs to run the programs at its own speed: memory that is kept, compiler options, streams side by side."""
+"""What a CPU needs to run the programs at its own speed: kept memory, compiler options, streams side by side."""
 
 from __future__ import annotations
 
