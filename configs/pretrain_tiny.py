@@ -3,7 +3,7 @@
 4.3M tokens; reading appears between 2M and 3M. It then answers every question about a passage that it has at
 hand, and writes edits of every quality.
 
-Cost: 26 minutes on 2 CPU cores that other jobs were using too; 0.24 s a step at its fastest. 1 GB.
+Cost: 13 minutes on 2 CPU cores that other jobs shared, 1 GB.
 
     selfadapt pretrain --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
 
