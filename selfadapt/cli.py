@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       Any other error is a fault of the program and leaves as an exception with its traceback.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Only its tokenizers are used, so its advice to install a framework for models would mislead.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     workdir = None
     try:
         rest, overrides = _split_overrides(argv)

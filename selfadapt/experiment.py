@@ -172,7 +172,8 @@ class _Run:
         self.last_edits: list[Edit] = []
 
     @contextlib.contextmanager
-    def _phase(self, name: str, total: int, prefix: str, unit: str = "adapter"):
+    def _phase(self, name: str, total: int, prefix: str):
+        unit = {"sample": "passage", "improve": "update"}.get(name, "adapter")
         with self.progress.phase(name, total=total, unit=unit, label=f"{prefix}: {name}") as step:
             yield step.advance
 
@@ -201,7 +202,7 @@ class _Run:
 
     def ladder(self, name: str, state: State) -> None:
         """Evaluates a policy: its edits of the held-out tasks, applied to the student."""
-        with self._phase("sample", len(self.heldout), name, "passage") as advance:
+        with self._phase("sample", len(self.heldout), name) as advance:
             self.last_edits = loop.sample(state.policy, self.domain, self.heldout, self.evaluation, advance)
         self.evaluate(name, state.student, loop.applied(self.domain, self.heldout, self.last_edits), state.round)
 

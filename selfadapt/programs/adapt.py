@@ -294,6 +294,7 @@ def adapt(
         parts += _side_by_side(jobs, tally)
     adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts)
     _judge(adapters, updates, reasons, model)
+    host.return_freed_memory()
     adapters.stats = {
         "tokens": tally.tokens,
         "padded_tokens": tally.padded,

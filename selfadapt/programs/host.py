@@ -41,6 +41,12 @@ def keep_freed_memory() -> bool:
     return False
 
 
+def return_freed_memory() -> None:
+    """Hands back what `keep_freed_memory` has let pile up; for the end of a job of many program calls."""
+    if keep_freed_memory():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @functools.cache
 def compiler_options() -> dict[str, str]:
     """Returns options for `jax.jit`: none on accelerators, or where this XLA does not know them."""

@@ -206,6 +206,7 @@ def generate(
         for index, generations in _run(model, adapters, wave, call, counter):
             results[index] = generations
 
+    host.return_freed_memory()
     counter.update(prompt_tokens=sum(len(row.tokens) for row in rows), waves=len(waves))
     counter.update(new_tokens=sum(len(generation.tokens) for result in results for generation in result))
     counter.update(seconds=time.perf_counter() - started)
