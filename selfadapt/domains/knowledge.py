@@ -198,7 +198,7 @@ class Knowledge:
         if self.padding == "none" and len(text) <= limit:
             return text  # a token is at least a character, so this cannot be too long
         limit = min(limit, SEAL_LENGTH) if self.padding == "seal" else limit
-        ids = tuple(self.model.tokenizer(text)["input_ids"][:limit])
+        ids = tuple(self.model.tokenizer(text, verbose=False)["input_ids"][:limit])
         if self.padding == "none":
             return TokenSequence(ids)
         pads = limit - len(ids)
@@ -278,7 +278,6 @@ def make(config: Any, model: Model) -> Knowledge:
         prompt = prompts.load_template(prompt)
     prompts.edit_prompt(prompt, title="", context="")
     style = ("short" if embedded else "full") if config.answer.style == "auto" else config.answer.style
-    train, heldout = _passages(config)
     options = {name: value for name, value in config.grader.items() if name != "name" and value is not None}
     grader = config.grader.name
     if grader == "auto":  # answers in sentences are right by containment and never by exact match
@@ -293,8 +292,8 @@ def make(config: Any, model: Model) -> Knowledge:
     domain = Knowledge(
         model=model,
         source=config.data.path,
-        train=train,
-        heldout=heldout,
+        train=(),
+        heldout=(),
         seed=config.seed,
         prompt=prompt,
         answer_style=style,
@@ -306,24 +305,24 @@ def make(config: Any, model: Model) -> Knowledge:
         grader=get_grader(grader, **options),
         passage_is_baseline=config.baseline == "passage",
     )
-    return _without_long(domain, config)
+    if domain.source == "tiny_world":
+        return domain  # it makes its own passages
 
+    def load(path: str, split: str | None = None) -> list[Task]:
+        tasks = data.load_tasks(path, split=split)
+        return _fitting(domain, config, data.seal_subset(tasks, len(tasks)))  # in SEAL's order
 
-def _passages(config: Any) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
-    """Returns the passages to train on and to judge by, disjoint."""
-    if config.data.path == "tiny_world":
-        return (), ()
-    tasks = data.load_tasks(config.data.path, split=config.data.split or None)
+    train = load(config.data.path, config.data.split or None)
     if config.data.eval_path:
-        heldout = data.seal_subset(loaded := data.load_tasks(config.data.eval_path), len(loaded))
+        heldout = load(config.data.eval_path)
         known = {task.id for task in heldout}
-        return tuple(task for task in tasks if task.id not in known), tuple(heldout)
-    shuffled = data.seal_subset(tasks, len(tasks))
-    share = min(config.evaluation.contexts, len(shuffled))
-    return tuple(shuffled[share:]), tuple(shuffled[:share])
+        train = [task for task in train if task.id not in known]
+    else:
+        train, heldout = train[config.evaluation.contexts :], train[: config.evaluation.contexts]
+    return dataclasses.replace(domain, train=tuple(train), heldout=tuple(heldout))
 
 
-def _without_long(domain: Knowledge, config: Any) -> Knowledge:
+def _fitting(domain: Knowledge, config: Any, tasks: Sequence[Task]) -> list[Task]:
     """Checks that every passage fits the model's context; drops those that do not if the config says so.
 
     Raises:
@@ -333,7 +332,7 @@ def _without_long(domain: Knowledge, config: Any) -> Knowledge:
 
     def fits(task: Task) -> bool:
         prompt = domain.edit_prompt(task)
-        if len(prompt) <= limit or (size := len(domain.model.tokenizer(prompt)["input_ids"])) <= limit:
+        if len(prompt) <= limit or (size := len(domain.model.tokenizer(prompt, verbose=False)["input_ids"])) <= limit:
             return True
         if config.data.skip_long:
             return False
@@ -344,9 +343,7 @@ def _without_long(domain: Knowledge, config: Any) -> Knowledge:
             "such passages out"
         )
 
-    return dataclasses.replace(
-        domain, train=tuple(filter(fits, domain.train)), heldout=tuple(filter(fits, domain.heldout))
-    )
+    return list(filter(fits, tasks))
 
 
 def _judge(model: Model):
