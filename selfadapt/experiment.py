@@ -250,8 +250,7 @@ class _Run:
 
         after, what = loop.run_round(state, self.domain, tasks, improve, self.settings, phase)
         chosen = what.facts["chosen"]
-        updates = [pair[1] for pair in loop.applied(self.domain, tasks, [outcome.edit for outcome in what.outcomes])]
-        self._record(what.outcomes, updates, tasks, number, "train", name, chosen)
+        self._record(what.outcomes, [each for _, each in what.pairs], tasks, number, "train", name, chosen)
         best: dict[str, float] = {}
         for outcome in what.outcomes:
             best[outcome.edit.task_id] = max(best.get(outcome.edit.task_id, -math.inf), outcome.reward)

@@ -61,11 +61,13 @@ class Round:
 
     Attributes:
       baselines: each task's reward without an edit, by task id.
+      pairs: each edit with what was done with it.
       outcomes: what became of each edit.
       facts: what `improve` says of itself.
     """
 
     baselines: dict[str, float]
+    pairs: list[tuple[Edit, Applied]]
     outcomes: list[Outcome]
     facts: dict[str, Any]
 
@@ -104,11 +106,12 @@ def run_round(
     with phase("sample", len(tasks)) as advance:
         edits = sample(state.policy, domain, tasks, settings, advance)
     with phase("apply and score", len(edits)) as advance:
-        outcomes = score(state.student, domain, tasks, applied(domain, tasks, edits), settings, advance)
+        pairs = applied(domain, tasks, edits)
+        outcomes = score(state.student, domain, tasks, pairs, settings, advance)
     with phase("improve", 1) as advance:
         state, facts = improve(state, baselines, outcomes)
         advance(1)
-    return dataclasses.replace(state, round=state.round + 1), Round(baselines, outcomes, facts)
+    return dataclasses.replace(state, round=state.round + 1), Round(baselines, pairs, outcomes, facts)
 
 
 def sample(
