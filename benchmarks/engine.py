@@ -29,8 +29,8 @@ from selfadapt import TokenSequence, Update, adapt, generate
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
-from selfadapt.programs import adapt as program
-from selfadapt.programs import host, memory, schedule
+from selfadapt.programs import host, memory, schedule, tick
+from selfadapt.programs.adapt import initial_adapters
 
 
 def qwen2(vocab: int, hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, tied: bool = True) -> ModelConfig:
@@ -236,11 +236,12 @@ def compile_seconds(size: Size, dtype: str) -> list[dict[str, float]]:
         (update,) = make_updates(config, 1, lambda g: min(32, size.longest), epochs=1)
         (item, *_) = schedule.items(0, update, schedule.encode(update, None), config.hidden_size)
         slots = np.ones(8, np.float32)
-        batch = schedule.arrays(item.shape, [item], 8) | {"adapter": np.arange(8, dtype=np.int32), "apply": slots > 0}
+        batch = schedule.arrays(item.shape, {0: item}, 8)
+        batch |= {"adapter": np.arange(8, dtype=np.int32), "apply": slots > 0}
         batch |= dict.fromkeys(("rate", "decay", "clip", "correction1", "correction2"), slots)
-        state = program.initial_state(program.initial_adapters(config, [update] * 8), False)
+        state = tick.initial_state(initial_adapters(config, [update] * 8).lora, False)
         start = time.perf_counter()
-        program.program().lower(model.params, state, batch, config=config, remat=False).compile()
+        tick.program().lower(model.params, state, batch, config=config, remat=False).compile()
         results.append({"layers": layers, "seconds": time.perf_counter() - start})
     return results
 

@@ -25,6 +25,7 @@ _HOMES = {
     "load_model": "models.model",
     "load_peft": "models.peft",
     "log_likelihood": "programs.score",
+    "make_mesh": "mesh",
     "merge": "models.peft",
     "save_peft": "models.peft",
 }

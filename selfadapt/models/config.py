@@ -52,6 +52,18 @@ class RopeScaling:
     original_max_position: int
 
 
+# The logical axes (`selfadapt.mesh`) of what goes into each projection, and of what comes out of it.
+PROJECTION_AXES = {
+    "q_proj": ("hidden", "heads"),
+    "k_proj": ("hidden", "kv_heads"),
+    "v_proj": ("hidden", "kv_heads"),
+    "o_proj": ("heads", "hidden"),
+    "gate_proj": ("hidden", "mlp"),
+    "up_proj": ("hidden", "mlp"),
+    "down_proj": ("mlp", "hidden"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Everything that the decoder's shape and arithmetic depend on; hashable, hence static under `jit`.

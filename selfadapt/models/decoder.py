@@ -19,7 +19,8 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from selfadapt.models.config import ModelConfig
+from selfadapt.mesh import shard
+from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora
 
 Array = jax.Array
@@ -51,6 +52,12 @@ class Cache:
         """Returns the cache with each row `times` times in succession."""
         k, v = jax.tree.map(lambda side: jnp.repeat(side, times, axis=-4), (self.k, self.v))
         return Cache(k=k, v=v, positions=jnp.repeat(self.positions, times, axis=0))
+
+    def laid_out(self) -> Cache:
+        """Says inside a program where the cache lies on a mesh."""
+        axes = ("batch", "kv_heads", None, None)
+        k, v = jax.tree.map(lambda side: shard(side, *("layers",)[: side.ndim - 4], *axes), (self.k, self.v))
+        return Cache(k=k, v=v, positions=shard(self.positions, "batch", None))
 
     def grow(self, slots: int) -> Cache:
         """Returns the cache with empty slots added, up to `slots`."""
@@ -146,7 +153,7 @@ def decode(
       The output, `[K, R, D]`, and the new cache.
     """
     adapters, rows = tokens.shape
-    x = params["embed_tokens"][tokens[..., None]]
+    x = _embed(params, tokens[..., None])
     flat = positions.reshape(-1, 1)
     key_positions = jax.lax.dynamic_update_slice(cache.positions, flat, (0, slot))
     visible = (key_positions >= 0)[:, None, :]
@@ -196,8 +203,13 @@ def layer_inputs(config: ModelConfig, params: Params, lora: Lora | None) -> list
 
 def logits(params: Params, config: ModelConfig, hidden: Array) -> Array:
     """Returns the next-token logits in float32, `[..., V]`, of hidden states `[..., D]`."""
-    head = params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"]
+    head = shard(params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"], "vocab", "hidden")
     return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+
+def _embed(params: Params, tokens: Array) -> Array:
+    table = shard(params["embed_tokens"], "vocab", "hidden")
+    return shard(table[tokens], "adapters", "rows", "time", "hidden")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -239,7 +251,7 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
     distance = flat[:, :, None] - flat[:, None, :] if config.windows is not None else None
     bias = None if config.windows is not None else _bias(visible, None, None)
     rope = _rope(config, flat)
-    x = params["embed_tokens"][tokens]
+    x = _embed(params, tokens)
 
     def layer(x, inputs):
         weights, adapter, window = inputs
@@ -277,7 +289,7 @@ def _block(
     adapters, rows, time, _ = x.shape
 
     def linear(x, name):
-        y = x @ weights[name]
+        y = x @ shard(weights[name], *PROJECTION_AXES[name])  # gathered over `fsdp`, one layer at a time
         if (bias := weights.get(f"{name}_bias")) is not None:
             y = y + bias
         if adapter is not None and name in adapter["a"]:
@@ -287,21 +299,23 @@ def _block(
             y = y + jnp.einsum("krtc,kco->krto", low, adapter["b"][name].astype(x.dtype))
         return y
 
-    def heads(y, count):  # [K, R, T, count * E] -> [N, count, T, E]
-        return y.reshape(adapters * rows, time, count, config.head_dim).swapaxes(1, 2)
+    def heads(y, count, axis):  # [K, R, T, count * E] -> [N, count, T, E]
+        y = y.reshape(adapters * rows, time, count, config.head_dim).swapaxes(1, 2)
+        return shard(y, "batch", axis, "time", None)
 
     h = rms_norm(x, weights["input_layernorm"], config.rms_norm_eps)
-    q = heads(linear(h, "q_proj"), config.num_heads)
-    k = heads(linear(h, "k_proj"), config.num_kv_heads)
-    v = heads(linear(h, "v_proj"), config.num_kv_heads)
+    q = heads(linear(h, "q_proj"), config.num_heads, "heads")
+    k = heads(linear(h, "k_proj"), config.num_kv_heads, "kv_heads")
+    v = heads(linear(h, "v_proj"), config.num_kv_heads, "kv_heads")
     if config.qk_norm:
         q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
         k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
     out = attend(_rotate(q, rope), _rotate(k, rope), v)  # [N, H, T, E]
     out = out.swapaxes(1, 2).reshape(adapters, rows, time, config.num_heads * config.head_dim)
-    x = x + linear(out, "o_proj")
+    x = shard(x + linear(out, "o_proj"), "adapters", "rows", "time", "hidden")
     h = rms_norm(x, weights["post_attention_layernorm"], config.rms_norm_eps)
-    return x + linear(jax.nn.silu(linear(h, "gate_proj")) * linear(h, "up_proj"), "down_proj")
+    x = x + linear(jax.nn.silu(linear(h, "gate_proj")) * linear(h, "up_proj"), "down_proj")
+    return shard(x, "adapters", "rows", "time", "hidden")
 
 
 def _attention(q: Array, k: Array, v: Array, bias: Array) -> Array:

@@ -23,9 +23,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from selfadapt import distributed, mesh
 from selfadapt import files as disk
 from selfadapt.errors import UserError
-from selfadapt.models.config import ModelConfig
+from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 
 Params = dict[str, Any]
 
@@ -79,6 +80,16 @@ class Weight:
         shape = self.shape[::-1] if self.transposed else self.shape
         return (layers, *shape) if self.stacked else shape
 
+    @property
+    def axes(self) -> tuple[str | None, ...]:
+        """The logical axes of the array in the tree (`selfadapt.mesh`)."""
+        key = self.path[-1]
+        if not self.stacked:
+            return ("vocab", "embed") if len(self.shape) == 2 else (None,)
+        if key in PROJECTION_AXES:
+            return weight_axes(key)
+        return ("layers", PROJECTION_AXES[key.removesuffix("_bias")][1] if key.endswith("_bias") else None)
+
     def tensors(self, layers: int) -> Iterator[tuple[str, int]]:
         """Yields each tensor's name with its layer."""
         for layer in range(layers if self.stacked else 1):
@@ -104,6 +115,11 @@ def weights(config: ModelConfig) -> tuple[Weight, ...]:
         Weight(("norm",), "model.norm.weight", hidden),
         *([] if config.tie_word_embeddings else [Weight(("lm_head",), HEAD, (config.vocab_size, config.hidden_size))]),
     )
+
+
+def weight_axes(projection: str) -> tuple[str, ...]:
+    """Returns the logical axes of a projection's stacked weights, `[layers, in, out]`."""
+    return ("layers", *("embed" if axis == "hidden" else axis for axis in PROJECTION_AXES[projection]))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -151,16 +167,18 @@ def some(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def load_params(directory: Path, config: ModelConfig, dtype: Any) -> Params:
+def load_params(directory: Path, config: ModelConfig, dtype: Any, where: mesh.Mesh | None = None) -> Params:
     """Reads a checkpoint's tensors into the decoder's parameter tree.
 
-    Beside the arrays themselves only one piece of at most 4 MiB is held at a time (and pages of the
-    memory-mapped file, which the system takes back when it needs them).
+    On one device, beside the arrays themselves only one piece of at most 4 MiB is held at a time (and pages
+    of the memory-mapped file, which the system takes back when it needs them). On a mesh each process reads
+    only what its own devices hold, one array of the tree at a time.
 
     Args:
       directory: the checkpoint.
       config: its architecture.
       dtype: the dtype of the parameters; float32, bfloat16 and float16 files are converted to it.
+      where: the mesh to lay them on; `None` for the default device.
 
     Returns:
       The parameter tree: `embed_tokens` [V, D], `layers` with stacked arrays ([L, in, out] for
@@ -172,6 +190,14 @@ def load_params(directory: Path, config: ModelConfig, dtype: Any) -> Params:
     files = _tensor_files(directory)
     targets = _check(directory, files, config)
     params: Params = {"layers": {}}
+    if where is not None:
+        with contextlib.ExitStack() as opened:
+            handles = {file: opened.enter_context(open_tensors(file)) for file in _by_file(files)}
+            tensors = {name: handles[file] for name, file in files.items()}
+            for weight in weights(config):
+                leaf = _load_parts(tensors, weight, config.num_layers, dtype, where)
+                _place(params, weight.path)[weight.path[-1]] = leaf
+        return params
     for weight in weights(config):
         _place(params, weight.path)[weight.path[-1]] = jnp.zeros(weight.array_shape(config.num_layers), dtype)
     for file, names in _by_file(files).items():
@@ -205,7 +231,11 @@ def save_params(params: Params, config: ModelConfig, directory: Path, *, shard_b
     count = len(shards)
     names = [SINGLE] if count == 1 else [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
     for file, shard in zip(names, shards, strict=True):
-        write_tensors({name: read() for name, read, _ in shard}, directory / file)
+        tensors = {name: read() for name, read, _ in shard}  # by every process: each may hold a part only
+        if distributed.is_main():
+            write_tensors(tensors, directory / file)
+    if not distributed.is_main():
+        return
     for stale in (*directory.glob("model-*-of-*.safetensors"), directory / SINGLE, directory / INDEX):
         if stale.name not in names:
             stale.unlink(missing_ok=True)
@@ -338,6 +368,29 @@ def _place(params: Params, path: tuple[str, ...]) -> Params:
     return params["layers"] if path[0] == "layers" else params
 
 
+def _load_parts(handles: dict[str, Any], weight: Weight, layers: int, dtype: Any, where: mesh.Mesh) -> jax.Array:
+    """Reads one array of the tree onto a mesh."""
+
+    @functools.cache  # devices along `data` hold the same part
+    def read(region: tuple[tuple[int, int], ...]) -> np.ndarray:
+        part = np.empty([stop - start for start, stop in region], dtype)
+        inner = [slice(*span) for span in (region[1:] if weight.stacked else region)]
+        inside = tuple(inner[::-1] if weight.transposed else inner)
+        for name, layer in weight.tensors(layers):
+            tensor = read_part(handles[name], name, inside).astype(dtype)
+            target = part[layer] if weight.stacked else part
+            target[...] = tensor.T if weight.transposed else tensor
+        return part
+
+    shape = weight.array_shape(layers)
+    return mesh.build(where, shape, weight.axes, lambda index: read(tuple((part.start, part.stop) for part in index)))
+
+
+def read_part(handle: Any, name: str, inside: tuple[slice, ...]) -> np.ndarray:
+    """Reads a part of a tensor of an open file; the rest of the tensor is not read."""
+    return handle.get_slice(name)[inside]
+
+
 def _fill(array: jax.Array, stored: Any, weight: Weight, layer: int) -> jax.Array:
     rows = _rows_a_piece(stored)
     for row in range(0, weight.shape[0], rows):
@@ -360,7 +413,7 @@ def _entries(params: Params, weight: Weight, layers: int) -> Iterator[tuple[str,
     size = array.dtype.itemsize * int(np.prod(weight.shape))
 
     def read(layer: int) -> np.ndarray:
-        tensor = np.asarray(array[layer] if weight.stacked else array)
+        tensor = mesh.to_host(array[layer] if weight.stacked else array)
         return np.ascontiguousarray(tensor.T if weight.transposed else tensor)
 
     for name, layer in weight.tensors(layers):

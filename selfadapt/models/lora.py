@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.models.config import ModelConfig
+from selfadapt import mesh
+from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 
 Array = jax.Array
 
@@ -49,6 +50,12 @@ class Lora:
             b={name: leaf[:, index] for name, leaf in self.b.items()},
             scale=self.scale[index],
         )
+
+
+def factor_axes(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the logical axes (`selfadapt.mesh`) of a target's two factors in a `Lora`."""
+    inside, outside = PROJECTION_AXES[target]
+    return ("layers", "adapters", inside, "rank"), ("layers", "adapters", "rank", outside)
 
 
 def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[str, ...]:
@@ -118,7 +125,7 @@ class Adapters:
     `adapters[k]` and `adapters[i:j]` are again stacks (of one adapter, of several).
 
     Attributes:
-      lora: the stack on the device.
+      lora: the stack on the device. On a mesh its adapter axis may be padded past the last adapter.
       specs: rank, alpha and targets of each adapter.
       status: "ok", or why the adapter is not (it then equals the base model).
       losses: the training loss of each optimiser step, for each adapter; empty when it was not trained here.
@@ -147,9 +154,35 @@ class Adapters:
                 raise IndexError(f"adapter {index} of a stack of {len(self)}")
             start = index % len(self)
             index = slice(start, start + 1)
+        index = slice(*index.indices(len(self)))
         return Adapters(
             self.lora.take(index), self.specs[index], self.status[index], self.losses[index], self.stats
         )
+
+    def on(self, where: mesh.Mesh | None) -> Adapters:
+        """Returns the stack as programs on a mesh take it.
+
+        Several adapters are divided over the mesh's lanes, with zeros after the last for what is missing to
+        a multiple of them; a single one is the same on all. Without a mesh it stays as it is.
+        """
+        if where is None:
+            return self
+        count = len(self) if len(self) == 1 else mesh.round_up(len(self), mesh.lanes(where))
+
+        def put(leaf, axes):
+            axis = axes.index("adapters")
+            if (have := leaf.shape[axis]) < count:
+                leaf = jnp.pad(leaf, [(0, count - have if i == axis else 0) for i in range(leaf.ndim)])
+            elif have > count:
+                leaf = jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
+            return mesh.place(where, leaf, axes)
+
+        lora = Lora(
+            a={name: put(leaf, factor_axes(name)[0]) for name, leaf in self.lora.a.items()},
+            b={name: put(leaf, factor_axes(name)[1]) for name, leaf in self.lora.b.items()},
+            scale=put(self.lora.scale, ("adapters",)),
+        )
+        return dataclasses.replace(self, lora=lora)
 
     @classmethod
     def stack(cls, parts: Sequence[Adapters]) -> Adapters:
@@ -171,6 +204,7 @@ class Adapters:
                 leaf = factors.get(name)
                 if leaf is None:
                     leaf = jnp.zeros((depth, len(part), *full), jnp.float32)
+                leaf = leaf[:, : len(part)]
                 pad = [(0, 0), (0, 0)] + [(0, want - have) for want, have in zip(full, leaf.shape[2:], strict=True)]
                 leaves.append(jnp.pad(leaf, pad))
             return jnp.concatenate(leaves, axis=1)
@@ -179,7 +213,7 @@ class Adapters:
             lora=Lora(
                 a={name: joined("a", name) for name in shapes},
                 b={name: joined("b", name) for name in shapes},
-                scale=jnp.concatenate([part.lora.scale for part in parts]),
+                scale=jnp.concatenate([part.lora.scale[: len(part)] for part in parts]),
             ),
             specs=tuple(spec for part in parts for spec in part.specs),
             status=[status for part in parts for status in part.status],

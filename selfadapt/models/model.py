@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import files
+from selfadapt import distributed, files
+from selfadapt import mesh as meshes
 from selfadapt.models import decoder, hf
 from selfadapt.models.config import ConfigError, ModelConfig
 from selfadapt.models.lora import Adapters, Lora
@@ -33,6 +34,7 @@ class Model:
       raw_config: the fields of its `config.json`.
       generation_config: the fields of its `generation_config.json`, `None` if it has none.
       name: the path or hub id that it was loaded from, "" for one made in memory.
+      mesh: the devices that it is divided over (`selfadapt.mesh.make_mesh`), `None` for a single one.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Model:
         generation_config: dict[str, Any] | None = None,
         name: str = "",
         directory: Path | None = None,
+        mesh: meshes.Mesh | None = None,
     ):
         self.config = config
         self.params = params
         self.raw_config = config.to_json() if raw_config is None else raw_config
         self.generation_config = generation_config
         self.name = name
+        self.mesh = mesh
         self._tokenizer = tokenizer
         self._directory = directory
 
@@ -59,9 +63,16 @@ class Model:
         return f"Model({self.name or self.config.family!r}, {count / 1e6:.1f}M parameters, {self.dtype})"
 
     @classmethod
-    def random(cls, config: ModelConfig, seed: int = 0, dtype: str = "float32", tokenizer: Any = None) -> Model:
+    def random(
+        cls,
+        config: ModelConfig,
+        seed: int = 0,
+        dtype: str = "float32",
+        tokenizer: Any = None,
+        mesh: meshes.Mesh | None = None,
+    ) -> Model:
         """Returns a model of the given architecture with random parameters."""
-        return cls(config, random_params(config, jax.random.key(seed), _dtype(dtype)), tokenizer)
+        return cls(config, random_params(config, jax.random.key(seed), _dtype(dtype), mesh), tokenizer, mesh=mesh)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -119,8 +130,13 @@ class Model:
             )
         if adapters is not None:
             check_base(self.config, adapters)
-        stacked = tokens if tokens.ndim == 3 else tokens[None]
-        out = _logits(self.params, self.config, stacked.astype(np.int32), None if adapters is None else adapters.lora)
+            adapters = adapters.on(self.mesh)
+        stacked = (tokens if tokens.ndim == 3 else tokens[None]).astype(np.int32)
+        lora = None if adapters is None else adapters.lora
+        if lora is not None and (more := len(lora.scale) - count):  # a mesh's padding adapters
+            stacked = np.pad(stacked, [(0, more), (0, 0), (0, 0)])
+        with meshes.using(self.mesh):
+            out = _logits(self.params, self.config, stacked, lora)[:count]
         return out if tokens.ndim == 3 else out[0]
 
     def save(self, path: str | Path) -> None:
@@ -133,9 +149,11 @@ class Model:
           StorageError: a file cannot be written; each file that is there is whole.
         """
         directory = files.make_directory(path)
+        hf.save_params(self.params, self.config, directory)
+        if not distributed.is_main():
+            return
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(directory)
-        hf.save_params(self.params, self.config, directory)
         raw = dict(self.raw_config)
         for field in [name for name in ("dtype", "torch_dtype") if name in raw] or ["dtype"]:
             raw[field] = str(self.dtype)
@@ -144,13 +162,15 @@ class Model:
             files.write_json(directory / "generation_config.json", self.generation_config)
 
 
-def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32") -> Model:
+def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: meshes.Mesh | None = None) -> Model:
     """Loads a Llama 3, Mistral, Qwen2 or Qwen3 model.
 
     Args:
       path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or "tiny" for the
         embedded model.
       dtype: "float32" or "bfloat16"; weights stored otherwise are converted.
+      mesh: the devices to divide it over (`selfadapt.mesh.make_mesh`); each process reads only the parts of
+        the weights that its devices hold. `None` for a single device.
 
     Returns:
       The model. Its tokenizer is read when it is first used.
@@ -168,16 +188,19 @@ def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32") -> Model:
     config = ModelConfig.from_json(raw, source=str(directory / "config.json"), generation=generation)
     return Model(
         config,
-        hf.load_params(directory, config, kind),
+        hf.load_params(directory, config, kind, mesh),
         raw_config=raw,
         generation_config=generation,
         name=str(path_or_hub_id),
         directory=directory,
+        mesh=mesh,
     )
 
 
-def random_params(config: ModelConfig, key: jax.Array, dtype: Any = jnp.float32) -> hf.Params:
-    """Draws parameters: normal with standard deviation 0.02, norms one, biases zero."""
+def random_params(
+    config: ModelConfig, key: jax.Array, dtype: Any = jnp.float32, mesh: meshes.Mesh | None = None
+) -> hf.Params:
+    """Draws parameters: normal with standard deviation 0.02, norms one, biases zero; the same on every mesh."""
     params: hf.Params = {"layers": {}}
     for weight in hf.weights(config):
         name, shape = weight.path[-1], weight.array_shape(config.num_layers)
@@ -188,7 +211,7 @@ def random_params(config: ModelConfig, key: jax.Array, dtype: Any = jnp.float32)
         else:
             key, own = jax.random.split(key)
             leaf = _normal(own, shape, jnp.dtype(dtype).name)
-        (params["layers"] if weight.stacked else params)[name] = leaf
+        (params["layers"] if weight.stacked else params)[name] = meshes.place(mesh, leaf, weight.axes)
     return params
 
 

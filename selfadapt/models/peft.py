@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import files
+from selfadapt import distributed, files, mesh
 from selfadapt.models import hf
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, resolve_targets
@@ -85,8 +86,8 @@ def save_peft(adapter: Adapters, path: str | Path, *, base: str = "") -> None:
     tensors = {}
     for target in spec.targets:
         # The stack may be padded with zeros to a larger rank than this adapter's own.
-        a = np.asarray(adapter.lora.a[target][:, 0, :, : spec.rank])
-        b = np.asarray(adapter.lora.b[target][:, 0, : spec.rank])
+        a = mesh.to_host(adapter.lora.a[target][:, 0, :, : spec.rank])
+        b = mesh.to_host(adapter.lora.b[target][:, 0, : spec.rank])
         for layer in range(a.shape[0]):
             tensors[_tensor_name(layer, target, "A")] = np.ascontiguousarray(a[layer].T)
             tensors[_tensor_name(layer, target, "B")] = np.ascontiguousarray(b[layer].T)
@@ -104,6 +105,8 @@ def save_peft(adapter: Adapters, path: str | Path, *, base: str = "") -> None:
         "init_lora_weights": True,
         "inference_mode": True,
     }
+    if not distributed.is_main():
+        return
     directory = files.make_directory(path)
     hf.write_tensors(tensors, directory / TENSORS)
     files.write_json(directory / CONFIG, config)
@@ -124,21 +127,23 @@ def merge(model: Model, adapter: Adapters) -> Model:
     """
     spec = _only(adapter)
     check_base(model.config, adapter)
+    adapter = adapter.on(model.mesh)
     layers = dict(model.params["layers"])
     for target in spec.targets:
         a, b = adapter.lora.a[target][:, 0], adapter.lora.b[target][:, 0]
-        layers[target] = _merged(layers[target], a, b, adapter.lora.scale[0])
+        with mesh.using(model.mesh):
+            layers[target] = _merged(layers[target], a, b, adapter.lora.scale[0], target)
     return model.with_params({**model.params, "layers": layers})
 
 
-@jax.jit
-def _merged(weight: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="target")
+def _merged(weight: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array, target: str) -> jax.Array:
     def layer(inputs):
         weight, a, b = inputs
         return (weight.astype(jnp.float32) + scale * (a @ b)).astype(weight.dtype)
 
     # One layer at a time, so that the float32 update of all layers never stands beside the weights.
-    return jax.lax.map(layer, (weight, a, b))
+    return mesh.shard(jax.lax.map(layer, (weight, a, b)), *hf.weight_axes(target))
 
 
 def _only(adapter: Adapters) -> Spec:

@@ -1,8 +1,7 @@
 """`adapt`: trains K adapters on K different updates at once (SEAL's inner loop, arXiv 2506.10943 section 3).
 
-One jitted, pure program per shape runs a *tick*: gather the adapters whose turn it is, one forward and
-backward pass of the frozen base over all their rows, clipping and AdamW per adapter, write back. What
-differs between adapters (rate, schedule, steps, rank, alpha, targets, masks) is data.
+The host cuts each update into items (`schedule`) and work into what fits (`memory`); the device runs *ticks*
+(`tick`), each an item of several adapters.
 """
 
 from __future__ import annotations
@@ -13,211 +12,56 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.models import decoder
+from selfadapt import mesh, meter
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import Adapters, Lora, Spec, initial_factors, resolve_targets
-from selfadapt.programs import host, memory, schedule
+from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes, initial_factors, resolve_targets
+from selfadapt.programs import flops, host, memory, schedule, tick
 from selfadapt.types import Update
 
 Array = jax.Array
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's, as in torch and in Hugging Face's Trainer
-CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 OUTWEIGHED = 100.0  # an adapter's change of a weight, relative to the weight; useful ones stay below 10
-LOGITS_BYTES = 64 * 2**20  # a chunk of logits; above it the projection is recomputed in the backward pass
 
 
-@flax.struct.dataclass
-class State:
-    """K adapters in training; every leaf has the adapters first, so that each one lies together in memory.
+def initial_adapters(config: ModelConfig, updates: Sequence[Update], where: mesh.Mesh | None = None) -> Adapters:
+    """Returns the adapters that PEFT would start the updates from: a random A and a zero B, which change nothing.
 
-    Attributes:
-      factors: the adapters' two factors, `[K, layers, in, rank]` and `[K, layers, rank, out]` for each target.
-      scale: alpha / rank, `[K]`.
-      mu: Adam's first moments, shaped like the factors.
-      nu: its second moments.
-      gradient: the accumulated gradient of unfinished steps; `None` when every item is a whole step.
-      alive: false from the first non-finite loss or gradient on, `[K]`.
+    On a mesh they are padded as `Adapters.on` does, and each process draws those that its devices hold.
     """
-
-    factors: tuple[dict[str, Array], dict[str, Array]]
-    scale: Array
-    mu: Any
-    nu: Any
-    gradient: Any
-    alive: Array
-
-
-def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array) -> Array:
-    """Cross-entropy in nats of `targets` `[..., T]` under hidden states `[..., T, D]`, in float32.
-
-    The projection to the vocabulary is done in chunks, so that logits never take more than about
-    `LOGITS_BYTES`.
-    """
-
-    def losses(hidden, targets):
-        scores = decoder.logits(params, config, hidden)
-        # A comparison instead of a gather: its gradient is elementwise and not a scatter.
-        gold = jnp.where(jnp.arange(config.vocab_size) == targets[..., None], scores, 0.0).sum(-1)
-        return jax.nn.logsumexp(scores, axis=-1) - gold
-
-    count = math.prod(targets.shape)
-    chunks = math.ceil(count * config.vocab_size * 4 / LOGITS_BYTES)
-    if chunks <= 1:
-        return losses(hidden, targets)
-    size = math.ceil(count / chunks)
-    flat = jnp.pad(hidden.reshape(count, -1), ((0, size * chunks - count), (0, 0)))
-    gold = jnp.pad(targets.reshape(count), (0, size * chunks - count))
-    result = jax.lax.map(
-        jax.checkpoint(lambda chunk: losses(*chunk)), (flat.reshape(chunks, size, -1), gold.reshape(chunks, size))
-    )
-    return result.reshape(-1)[:count].reshape(targets.shape)
-
-
-def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool) -> Array:
-    """Weighted loss of each adapter's rows, `[K]`; `batch` is what `schedule.arrays` builds."""
-    hidden = decoder.forward(
-        params,
-        config,
-        batch["tokens"],
-        lora=lora,
-        positions=batch.get("positions"),
-        segments=batch.get("segments"),
-        key_segments=batch.get("key_segments"),
-        remat=remat,
-    )
-    losses = token_losses(params, config, hidden[:, :, :-1], batch["tokens"][:, :, 1:])
-    return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
-
-
-def tick(params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool) -> tuple[State, Array]:
-    """Runs one item of each adapter named in `batch["adapter"]`.
-
-    Args:
-      params: the frozen base.
-      state: all K adapters.
-      batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (K or more: an empty
-        slot), `apply` (whether the step ends here), `rate`, `decay`, `clip`, and Adam's bias
-        corrections `correction1`, `correction2`.
-      config: the architecture.
-      remat: whether to recompute activations in the backward pass.
-
-    Returns:
-      The new state, and each slot's share of its step's loss, `[slots]`.
-    """
-    index = batch["adapter"]
-
-    def gather(tree):
-        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="clip"), tree)
-
-    def scatter(tree, index, new):
-        return jax.tree.map(
-            lambda leaf, value: leaf.at[index].set(value, mode="drop", unique_indices=True), tree, new
-        )
-
-    def slotwise(values, leaf):  # [slots] against [slots, layers, ., .]
-        return values.reshape(-1, *[1] * (leaf.ndim - 1))
-
-    factors, scale, alive = gather((state.factors, state.scale, state.alive))
-
-    def total(factors):
-        losses = adapter_losses(_stacked(factors, scale), params, config, batch, remat)
-        return losses.sum(), losses
-
-    gradient, losses = jax.grad(total, has_aux=True)(factors)
-    if state.gradient is not None:
-        gradient = jax.tree.map(jnp.add, gather(state.gradient), gradient)
-    norm = jnp.sqrt(sum(jnp.sum(g * g, axis=(1, 2, 3)) for g in jax.tree.leaves(gradient)))
-    alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)
-    step = alive & batch["apply"]
-    shrink = jnp.minimum(1.0, batch["clip"] / (norm + CLIP_EPSILON))
-
-    mu, nu = gather(state.mu), gather(state.nu)
-    clipped = jax.tree.map(lambda g: g * slotwise(shrink, g), gradient)
-    new_mu = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, mu, clipped)
-    new_nu = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, nu, clipped)
-
-    def adamw(p, m, v):
-        denominator = jnp.sqrt(v) / jnp.sqrt(slotwise(batch["correction2"], v)) + EPSILON
-        rate = slotwise(batch["rate"], p)
-        return p * (1 - rate * slotwise(batch["decay"], p)) - rate / slotwise(batch["correction1"], m) * m / denominator
-
-    new_factors = jax.tree.map(adamw, factors, new_mu, new_nu)
-    # A slot that takes no step writes past the end, where writes are dropped: cheaper than selecting the old values.
-    stepping = jnp.where(step, index, len(state.scale) + jnp.arange(len(index)))
-    accumulated = state.gradient
-    if accumulated is not None:
-        unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
-        accumulated = scatter(accumulated, index, unfinished)
-    state = State(
-        factors=scatter(state.factors, stepping, new_factors),
-        scale=state.scale,
-        mu=scatter(state.mu, stepping, new_mu),
-        nu=scatter(state.nu, stepping, new_nu),
-        gradient=accumulated,
-        alive=scatter(state.alive, index, alive),
-    )
-    return state, losses
-
-
-@functools.cache
-def program() -> Any:
-    """Returns `tick` jitted for the backend at hand; it updates its state in place."""
-    return jax.jit(
-        tick,
-        static_argnames=("config", "remat"),
-        donate_argnames=("state",),
-        compiler_options=host.compiler_options(),
-    )
-
-
-def initial_state(start: Adapters, accumulate: bool) -> State:
-    """Returns the state of training from these adapters; `accumulate` if a step may have several parts."""
-    lora = start.lora
-    # A copy: the program updates its state in place.
-    factors = jax.tree.map(lambda leaf: jnp.array(jnp.moveaxis(leaf, 1, 0)), (lora.a, lora.b))
-
-    def zeros():
-        return jax.tree.map(jnp.zeros_like, factors)
-
-    return State(
-        factors=factors,
-        scale=jnp.array(lora.scale),
-        mu=zeros(),
-        nu=zeros(),
-        gradient=zeros() if accumulate else None,
-        alive=jnp.ones(len(start), bool),
-    )
-
-
-def _stacked(factors: tuple[dict, dict], scale: Array) -> Lora:
-    """Returns the adapters as the decoder takes them, layers first."""
-    return Lora(*jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), factors), scale)
-
-
-def initial_adapters(config: ModelConfig, updates: Sequence[Update]) -> Adapters:
-    """Returns the adapters that PEFT would start the updates from: a random A and a zero B, which change nothing."""
     specs = [Spec(u.rank, u.alpha, resolve_targets(u.targets, config)) for u in updates]
     rank = max(spec.rank for spec in specs)
     a, b = {}, {}
     draw = functools.lru_cache(maxsize=None)(functools.partial(initial_factors, config))
+    count = len(specs) if len(specs) == 1 else mesh.round_up(len(specs), mesh.lanes(where))
+
+    def drawn(name, index):
+        layers, adapters, features, _ = index
+        factors = np.zeros([part.stop - part.start for part in index], np.float32)
+        for k in range(adapters.start, min(adapters.stop, len(specs))):
+            if name in specs[k].targets:
+                values = draw(specs[k].rank, name, updates[k].seed)
+                factors[:, k - adapters.start, :, : specs[k].rank] = values[layers, features]
+        return factors
+
+    def zeros(index):
+        return np.zeros([part.stop - part.start for part in index], np.float32)
+
     for name in resolve_targets({name for spec in specs for name in spec.targets}, config):
         features_in, features_out = config.projections()[name]
-        factors = np.zeros((config.num_layers, len(specs), features_in, rank), np.float32)
-        for k, (spec, update) in enumerate(zip(specs, updates, strict=True)):
-            if name in spec.targets:
-                factors[:, k, :, : spec.rank] = draw(spec.rank, name, update.seed)
-        a[name] = jnp.asarray(factors)
-        b[name] = jnp.zeros((config.num_layers, len(specs), rank, features_out), jnp.float32)
-    return Adapters(Lora(a, b, jnp.asarray([spec.output_scale for spec in specs], jnp.float32)), tuple(specs))
+        a_axes, b_axes = factor_axes(name)
+        shape = (config.num_layers, count, features_in, rank)
+        a[name] = mesh.build(where, shape, a_axes, functools.partial(drawn, name))
+        b[name] = mesh.build(where, (config.num_layers, count, rank, features_out), b_axes, zeros)
+    scale = np.zeros(count, np.float32)
+    scale[: len(specs)] = [spec.output_scale for spec in specs]
+    return Adapters(Lora(a, b, mesh.place(where, scale, ("adapters",))), tuple(specs))
 
 
 def adapt(
@@ -227,6 +71,7 @@ def adapt(
     init: Adapters | Sequence[Adapters] | None = None,
     memory_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Adapters:
     """Trains one adapter per update, all at once.
 
@@ -243,6 +88,7 @@ def adapt(
       memory_bytes: memory for adapters and activations; by default what the device has free. When K
         adapters do not fit they are trained in waves.
       progress: called with (items done, items in all) as training goes on.
+      snapshots: keeps the state of training under way, so that an interrupted one can go on.
 
     Returns:
       K adapters, with `.losses[k]` (mean loss in nats of each optimiser step, `[steps]`), `.status[k]`,
@@ -279,20 +125,20 @@ def adapt(
         items.append([] if reason else schedule.items(k, update, encoded, config.hidden_size))
 
     host.keep_freed_memory()
-    program()  # before the streams start, so that they share one
-    plan = memory.plan_adapt(config, updates, init, items, model.params, memory_bytes)
-    tally = _Tally(sum(map(len, items)), progress)
+    tick.program()  # before the streams start, so that they share one
+    plan = memory.plan_adapt(config, updates, init, items, model.params, memory_bytes, model.mesh)
+    tally = _Tally(sum(map(len, items)), progress, [[] for _ in updates])
     parts = []
     for wave in _slices(range(len(updates)), plan.wave):
         jobs = [
             functools.partial(
                 _train, model, updates[part.start : part.stop], items[part.start : part.stop], part.start,
-                None if init is None else init[part.start : part.stop], plan, tally,
+                None if init is None else init[part.start : part.stop], plan, tally, snapshots,
             )
             for part in _slices(wave, plan.stream)
         ]
         parts += _side_by_side(jobs, tally)
-    adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts)
+    adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts).on(model.mesh)
     _judge(adapters, updates, reasons, model)
     host.return_freed_memory()
     adapters.stats = {
@@ -304,29 +150,62 @@ def adapt(
         "shapes": sorted(tally.shapes),
         "seconds": time.perf_counter() - started,
     }
+    meter.add(
+        "adapt",
+        adapters=len(updates),
+        tokens=sum(map(sum, tally.lengths)),
+        padded_tokens=tally.padded - tally.padded_before,
+        ticks=tally.ticks,
+        seconds=adapters.stats["seconds"],
+        flops=flops.of_adapt(config, adapters.specs, tally.lengths),
+    )
     return adapters
+
+
+class Snapshots(Protocol):
+    """Keeps training under way: what an interrupted `adapt` goes on from when it is called again alike."""
+
+    def restore(self, name: str, like: tick.State) -> tuple[dict[str, Any], tick.State] | None:
+        """Returns what was last kept of a stream of adapters, with the shapes and places of `like`, if anything was."""
+
+    def offer(self, name: str, about: Callable[[], dict[str, Any]], tree: tick.State) -> None:
+        """Is called after every tick, perhaps from several threads; may keep `about()` (JSON) and the arrays.
+
+        The arrays are overwritten by the next tick, so they must be copied before this returns.
+        """
 
 
 @dataclasses.dataclass
 class _Tally:
-    """What has been done so far; streams on several threads add to it."""
+    """What has been done so far; streams on several threads add to it.
+
+    `lengths` has for each adapter the lengths of the sequences learnt from in this call, and `padded_before`
+    the tokens of ticks that an interrupted call had run.
+    """
 
     total: int
     progress: Callable[[int, int], None] | None
+    lengths: list[list[int]]
     done: int = 0
     tokens: int = 0
     padded: int = 0
+    padded_before: int = 0
     ticks: int = 0
     shapes: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
     stopped: bool = False
     lock: Any = dataclasses.field(default_factory=threading.Lock)
 
-    def add(self, chosen: Sequence[schedule.Item], shape: tuple[int, ...]) -> None:
-        """Counts a tick of token arrays of `shape`."""
+    def add(self, chosen: Collection[schedule.Item], shape: tuple[int, ...], before: bool = False) -> None:
+        """Counts a tick of token arrays of `shape`; `before` if an interrupted call has run it."""
         with self.lock:
             self.done += len(chosen)
-            self.tokens += sum(len(s.ids) for item in chosen for row in item.rows for s in row)
+            for item in chosen:
+                lengths = [len(s.ids) for row in item.rows for s in row]
+                self.tokens += sum(lengths)
+                if not before:
+                    self.lengths[item.adapter] += lengths
             self.padded += math.prod(shape)
+            self.padded_before += math.prod(shape) * before
             self.ticks += 1
             self.shapes.add(shape)
             if self.progress:
@@ -352,54 +231,83 @@ def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list
     return [job.result() for job in running]
 
 
-def _train(model, updates, items, first, init, plan, tally) -> Adapters:
+def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapters:
     """Trains one stream of adapters; `first` is the index of its first adapter among all of them."""
-    config = model.config
-    start = initial_adapters(config, updates) if init is None else init
+    config, name = model.config, f"from {first}"
+    start = initial_adapters(config, updates, model.mesh) if init is None else init.on(model.mesh)
     accumulate = any(not item.shape.whole for own in items for item in own)
-    state = initial_state(start, accumulate)
+    with mesh.using(model.mesh):
+        state = tick.initial_state(start.lora, accumulate)
+    # A single adapter's rows are divided over the lanes; several are divided themselves.
+    lanes, row_multiple = (1, mesh.lanes(model.mesh)) if len(updates) == 1 else (mesh.lanes(model.mesh), 1)
+    lane_size = len(state.scale) // lanes
     steps = [own[-1].step + 1 if own else 0 for own in items]
-    recorded: list[tuple[list[schedule.Item], Array]] = []
-    for shape, chosen in schedule.ticks(items, plan.slots):
+    losses = [np.zeros(n, np.float32) for n in steps]
+    recorded: list[tuple[dict[int, schedule.Item], Array]] = []
+    finished, order = 0, repr((plan, lanes))  # which adapters a tick trains; another machine may cut the work otherwise
+    if snapshots is not None and (kept := snapshots.restore(name, state)) and kept[0]["order"] == order:
+        about, state = kept
+        finished, losses = about["ticks"], [np.asarray(own, np.float32) for own in about["losses"]]
+
+    def settle():
+        """Adds the recorded losses to those of their steps."""
+        for (chosen, _), values in zip(recorded, mesh.to_host([values for _, values in recorded]), strict=True):
+            for slot, item in chosen.items():
+                losses[item.adapter - first][item.step] += values[slot]
+        recorded.clear()
+
+    def about():
+        settle()
+        return {"order": order, "ticks": number + 1, "losses": [own.tolist() for own in losses]}
+
+    for number, (shape, chosen) in enumerate(schedule.ticks(items, plan.slots, lane_size)):
         if tally.stopped:
             break
-        slots = plan.slots(shape)
-        batch = schedule.arrays(shape, chosen, slots) | _hyperparameters(chosen, updates, steps, first, slots)
+        slots = plan.slots(shape) * lanes
+        rows = mesh.round_up(shape.rows, row_multiple)
+        if number < finished:  # before the interruption
+            tally.add(chosen.values(), (slots, rows, shape.time), before=True)
+            continue
+        batch = schedule.arrays(shape, chosen, slots, rows)
+        batch |= _hyperparameters(chosen, updates, steps, first, slots, lane_size)
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
         held = state.gradient if shape.whole else None
-        state, losses = program()(
-            model.params, state.replace(gradient=None) if shape.whole else state, batch, config=config, remat=plan.remat
-        )
+        with mesh.using(model.mesh):
+            state, values = tick.program()(
+                model.params, state.replace(gradient=None) if shape.whole else state, batch,
+                config=config, remat=plan.remat, lanes=lanes,
+            )
         if shape.whole:
             state = state.replace(gradient=held)
-        recorded.append((chosen, losses))
-        tally.add(chosen, batch["tokens"].shape)
-    losses = [np.zeros(n, np.float32) for n in steps]
-    for (chosen, _), values in zip(recorded, jax.device_get([values for _, values in recorded]), strict=True):
-        for item, value in zip(chosen, values[: len(chosen)], strict=True):
-            losses[item.adapter - first][item.step] += value
-    alive = np.asarray(state.alive)
-    adapters = Adapters(_stacked(state.factors, state.scale), start.specs, losses=losses)
+        recorded.append((chosen, values))
+        tally.add(chosen.values(), batch["tokens"].shape)
+        if snapshots is not None:
+            snapshots.offer(name, about, state)
+    settle()
+    with mesh.using(model.mesh):
+        lora = tick.finished(state)
+    adapters = Adapters(lora, start.specs, losses=losses)
+    alive = mesh.to_host(state.alive)[: len(updates)]
     adapters.status = ["ok" if ok else "diverged: a loss or a gradient is not finite" for ok in alive]
     return adapters
 
 
-def _hyperparameters(chosen, updates, steps, first, slots) -> dict[str, np.ndarray]:
+def _hyperparameters(chosen, updates, steps, first, slots, lane_size) -> dict[str, np.ndarray]:
     """Builds the arrays `[slots]` of a tick that say whose turn it is and how each one steps."""
-    # Empty slots get indices past the end, each its own: gathers clip them and scatters drop them.
-    values = {"adapter": len(updates) + np.arange(slots, dtype=np.int32), "apply": np.zeros(slots, bool)}
+    # Empty slots get places past the end, each its own: gathers clip them and scatters drop them.
+    values = {"adapter": lane_size + np.arange(slots, dtype=np.int32), "apply": np.zeros(slots, bool)}
     for name in ("rate", "decay", "clip", "correction1", "correction2"):
         values[name] = np.ones(slots, np.float32)
-    for slot, item in enumerate(chosen):
+    for slot, item in chosen.items():
         k = item.adapter - first
         update = updates[k]
-        values["adapter"][slot] = k
+        values["adapter"][slot] = k % lane_size
         values["apply"][slot] = item.last
         values["rate"][slot] = schedule.learning_rate(update, item.step, steps[k])
         values["decay"][slot] = update.weight_decay
         values["clip"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
-        values["correction1"][slot] = 1 - BETA1 ** (item.step + 1)
-        values["correction2"][slot] = 1 - BETA2 ** (item.step + 1)
+        values["correction1"][slot] = 1 - tick.BETA1 ** (item.step + 1)
+        values["correction2"][slot] = 1 - tick.BETA2 ** (item.step + 1)
     return values
 
 
@@ -441,12 +349,13 @@ def _unfit(update: Update, encoded: Sequence[schedule.Encoded], config: ModelCon
 
 def _judge(adapters: Adapters, updates: Sequence[Update], reasons: Sequence[str | None], model: Any) -> None:
     """Fills in each adapter's status, and turns those that failed back into the base model."""
-    weights = np.asarray(_relative_norm(model.params["layers"], adapters.lora))
+    weights = mesh.to_host(_relative_norm(model.params["layers"], adapters.lora))
     for k, reason in enumerate(reasons):
         adapters.status[k] = reason or adapters.status[k]
         if adapters.status[k] == "ok":
             adapters.status[k] = _divergence(adapters.losses[k], weights[k], updates[k].epochs, model.config) or "ok"
-    bad = jnp.asarray([status != "ok" for status in adapters.status])
+    bad = np.zeros(len(adapters.lora.scale), bool)  # a mesh's padding is zero already
+    bad[: len(adapters)] = [status != "ok" for status in adapters.status]
     if bad.any():
         a, b = (
             {name: jnp.where(bad[:, None, None], 0.0, leaf) for name, leaf in side.items()}

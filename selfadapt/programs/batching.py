@@ -11,10 +11,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from selfadapt import mesh
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import Adapters, Lora
+from selfadapt.models.lora import Adapters, Lora, factor_axes
 
 LENGTH_GRANULE = 16  # tokens; shorter differences than this never make a new shape
 SPLIT_BELOW = 64  # tokens; rows are not separated by length when the longest is this short
@@ -40,17 +43,14 @@ class Wave:
     """Rows that run together.
 
     Attributes:
-      adapters: the adapters of the wave, in the order of its first axis.
+      adapters: the adapters of the wave, in the order of its first axis; `None` where a place is padding.
       cells: for each of them, indices into the list of rows that was planned.
+      shape: the padded numbers of adapters and of rows an adapter.
     """
 
-    adapters: tuple[int, ...]
+    adapters: tuple[int | None, ...]
     cells: tuple[tuple[int, ...], ...]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The padded numbers of adapters and of rows an adapter."""
-        return bucket(len(self.adapters)), bucket(max(map(len, self.cells)))
+    shape: tuple[int, int]
 
     def places(self) -> Iterator[tuple[int, int, int]]:
         """Yields (place on the adapter axis, place on the row axis, index of the row)."""
@@ -180,33 +180,54 @@ def tokenize(
 
 
 def plan_waves(
-    owners: Sequence[int], lengths: Sequence[int], row_bytes: Callable[[int], int], budget: int
+    owners: Sequence[int],
+    lengths: Sequence[int],
+    row_bytes: Callable[[int], int],
+    budget: int,
+    lanes: int = 1,
+    stack: int = 1,
 ) -> list[Wave]:
     """Groups rows into waves.
 
     Rows of one wave are no shorter than half the longest (unless that is short anyway), adapters of one
     wave have no fewer rows than half the most, and a wave's rows fit the budget. A row that alone is
-    beyond the budget runs alone.
+    beyond the budget runs alone. On a mesh the lanes divide a wave's adapters, each with those that it holds, or
+    its rows, where the stack has one adapter only.
 
     Args:
       owners: the adapter of each row.
       lengths: the length of each row, tokens.
       row_bytes: memory of one row of a wave, given the wave's padded length.
-      budget: bytes for one wave.
+      budget: bytes for one wave, on each device.
+      lanes: lanes of the mesh (`selfadapt.mesh`).
+      stack: adapters in the stack, padding included, 1 without adapters.
     """
+    parted = lanes if stack > 1 else 1  # lanes that divide the adapters
+    held = -(-stack // parted) if parted > 1 else 0  # adapters a lane
     waves = []
     for group in _halving(sorted(range(len(lengths)), key=lambda i: -lengths[i]), lambda i: lengths[i], SPLIT_BELOW):
-        most = max(1, budget // row_bytes(bucket(lengths[group[0]], LENGTH_GRANULE)))
+        most = max(1, budget // row_bytes(bucket(lengths[group[0]], LENGTH_GRANULE))) * (lanes // parted)
         cells: dict[int, list[int]] = {}
         for i in group:
             cells.setdefault(owners[i], []).append(i)
         pieces = [(owner, piece) for owner, cell in cells.items() for piece in _even(cell, most)]
         pieces.sort(key=lambda piece: (-len(piece[1]), piece[0]))
         for similar in _halving(pieces, lambda piece: len(piece[1]), 1):
-            for part in _even(similar, max(1, most // bucket(len(similar[0][1])))):
-                part = sorted(part)
-                waves.append(Wave(tuple(owner for owner, _ in part), tuple(tuple(sorted(cell)) for _, cell in part)))
+            queues = [[p for p in similar if parted == 1 or p[0] // held == lane] for lane in range(parted)]
+            rows = mesh.round_up(bucket(len(similar[0][1])), lanes // parted)
+            length = _part(max(map(len, queues)), max(1, most // rows))
+            for start in range(0, max(map(len, queues)), length):
+                waves.append(_wave([sorted(queue[start : start + length]) for queue in queues], lanes // parted))
     return waves
+
+
+def _wave(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Wave:
+    """Makes a wave of what each lane runs: (adapter, its rows)."""
+    width = bucket(max(map(len, queues)))
+    filled = [queue + [(None, [])] * (width - len(queue) if len(queues) > 1 else 0) for queue in queues]
+    adapters, cells = zip(*(piece for queue in filled for piece in queue), strict=True)
+    rows = mesh.round_up(bucket(max(map(len, cells))), row_multiple)
+    return Wave(adapters, tuple(tuple(sorted(cell)) for cell in cells), (len(queues) * width, rows))
 
 
 def _halving(items: list, size: Callable, floor: int) -> Iterator[list]:
@@ -221,20 +242,49 @@ def _halving(items: list, size: Callable, floor: int) -> Iterator[list]:
 
 def _even(items: list, most: int) -> Iterator[list]:
     """Cuts a list into the fewest pieces of at most `most` items, about equally long."""
-    pieces = -(-len(items) // most)
-    length = -(-len(items) // pieces)
+    length = _part(len(items), most)
     for start in range(0, len(items), length):
         yield items[start : start + length]
 
 
-def wave_lora(adapters: Adapters | None, wave: Wave) -> Lora | None:
-    """Returns the stack of a wave's adapters, padded to the wave's shape by repeating one of them."""
+def _part(count: int, most: int) -> int:
+    """Returns the length of the fewest, about equal pieces of at most `most` that `count` items are cut into."""
+    return -(-count // -(-count // most))
+
+
+def wave_lora(adapters: Adapters | None, wave: Wave, lanes: int = 1) -> Lora | None:
+    """Returns the stack of a wave's adapters, padded to the wave's shape by repeating some of them.
+
+    On a mesh (`Adapters.on`) each lane takes from the adapters that it holds; call it inside `mesh.using`.
+    """
     if adapters is None:
         return None
     padded = wave.shape[0]
-    if wave.adapters == tuple(range(len(adapters))) and padded == len(adapters):
+    present = [owner for owner in wave.adapters if owner is not None]
+    stack = len(adapters.lora.scale)
+    if padded == stack and present == list(range(len(adapters))):
         return adapters.lora
-    return adapters.lora.take(np.asarray(wave.adapters + wave.adapters[:1] * (padded - len(wave.adapters))))
+    if lanes == 1 or stack == 1:
+        return adapters.lora.take(np.asarray(present + present[:1] * (padded - len(present))))
+    places = np.asarray([0 if owner is None else owner % (stack // lanes) for owner in wave.adapters])
+    return _taken(adapters.lora, places.reshape(lanes, -1))
+
+
+@jax.jit
+def _taken(lora: Lora, places: Any) -> Lora:
+    """Takes adapters lane by lane; places are counted in each lane, `[lanes, count]`."""
+
+    def take(leaf, axes):
+        axis = axes.index("adapters")
+        leaf = jnp.moveaxis(leaf, axis, 0)
+        leaf = jax.vmap(lambda own, index: own[index])(leaf.reshape(len(places), -1, *leaf.shape[1:]), places)
+        return mesh.shard(jnp.moveaxis(leaf.reshape(-1, *leaf.shape[2:]), 0, axis), *axes)
+
+    return Lora(
+        a={name: take(leaf, factor_axes(name)[0]) for name, leaf in lora.a.items()},
+        b={name: take(leaf, factor_axes(name)[1]) for name, leaf in lora.b.items()},
+        scale=take(lora.scale, ("adapters",)),
+    )
 
 
 def padded_tokens(wave: Wave, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import sys
+from typing import Any
 
 import jax
 
@@ -47,10 +48,15 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def platform(mesh: Any) -> str:
+    """Returns the kind of devices that a model on a mesh (`None`: on one device) runs on, such as "cpu" or "tpu"."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
 @functools.cache
-def compiler_options() -> dict[str, str]:
-    """Returns options for `jax.jit`: none on accelerators, or where this XLA does not know them."""
-    if jax.default_backend() != "cpu":
+def compiler_options(kind: str) -> dict[str, str]:
+    """Returns options for `jax.jit` on a platform: none on accelerators, or where this XLA does not know them."""
+    if kind != "cpu":
         return {}
     try:
         jax.jit(lambda: 0).lower().compile(compiler_options=_OPTIONS)
@@ -59,11 +65,11 @@ def compiler_options() -> dict[str, str]:
     return _OPTIONS
 
 
-def parallel_streams() -> int:
-    """Returns how many programs to run side by side.
+def parallel_streams(mesh: Any) -> int:
+    """Returns how many programs to run side by side for a model on a mesh (`None`: on one device).
 
     Two on a CPU of several cores, where one program alone leaves cores idle in its small operations. An
     accelerator runs one program at a time, and programs that span devices must not wait for each other.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 if jax.default_backend() == "cpu" and jax.device_count() == 1 and cores > 1 else 1
+    return 2 if platform(mesh) == "cpu" and mesh is None and cores > 1 else 1

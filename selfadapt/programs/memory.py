@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from selfadapt import distributed
+from selfadapt import mesh as meshes
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, resolve_targets
 from selfadapt.programs import host
@@ -25,7 +27,14 @@ ACCELERATOR_TICK_TOKENS = (4096, 65536)
 
 
 def available_bytes() -> int:
-    """Returns the memory that is free on the first device: its own, or what this process may use of the host's."""
+    """Returns the memory that is free on a device: its own, or its share of what the host has left.
+
+    All processes of a run get the same answer, that of the first: they must cut their work alike.
+    """
+    return distributed.broadcast(_free_bytes() // (jax.local_device_count() if jax.default_backend() == "cpu" else 1))
+
+
+def _free_bytes() -> int:
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
@@ -62,28 +71,30 @@ class AdaptPlan:
     Attributes:
       wave: adapters trained at once.
       stream: adapters of a wave whose ticks follow each other; streams run side by side.
-      tick_tokens: the least and the most tokens that a tick aims at.
+      lane: adapters of a stream that one lane of the mesh holds; all of them without a mesh.
+      tick_tokens: the least and the most tokens that a tick aims at, on each lane.
       remat: whether activations are recomputed in the backward pass.
     """
 
     wave: int
     stream: int
+    lane: int
     tick_tokens: tuple[int, int]
     remat: bool
 
     def slots(self, shape: Shape) -> int:
-        """Adapters a tick, a power of two.
+        """Adapters a tick on each lane, a power of two.
 
-        A quarter of the stream, since adapters of different sequence lengths wait in different queues and
-        a tick should be full; within the tokens that suit the machine. It depends on the stream's size
+        A quarter of the lane's, since adapters of different sequence lengths wait in different queues and
+        a tick should be full; within the tokens that suit the machine. It depends on the lane's size
         and the item's shape only, never on what the neighbours hold.
         """
         item = shape.rows * shape.time
         least, most = self.tick_tokens
-        slots = max(power_of_two(self.stream / 4), power_of_two(least / item))
+        slots = max(power_of_two(self.lane / 4), power_of_two(least / item))
         while slots > 1 and slots * item > most:
             slots //= 2
-        return min(slots, power_of_two(self.stream))
+        return min(slots, power_of_two(self.lane))
 
 
 def plan_adapt(
@@ -93,8 +104,12 @@ def plan_adapt(
     streams: Sequence[Sequence[Item]],
     params: Any,
     budget: int | None,
+    mesh: Any = None,
 ) -> AdaptPlan:
     """Chooses waves, tick sizes and rematerialisation so that training fits into memory.
+
+    Memory is that of each device. A mesh's lanes divide the adapters of a wave (the rows, where there is only
+    one); its `tensor` axis divides the wider part of what an adapter and a token take, which is left as a reserve.
 
     Raises:
       MemoryError: not even one adapter fits.
@@ -111,20 +126,20 @@ def plan_adapt(
     item = max((i.shape.rows * i.shape.time for stream in streams for i in stream), default=1)
     time = max((i.shape.time for stream in streams for i in stream), default=1)
     itemsize = np.dtype(params["norm"].dtype).itemsize
-    least, most = TICK_TOKENS.get(jax.default_backend(), ACCELERATOR_TICK_TOKENS)
+    least, most = TICK_TOKENS.get(host.platform(mesh), ACCELERATOR_TICK_TOKENS)
     tokens = max(item, most)
-    streams = host.parallel_streams()
+    streams, lanes = host.parallel_streams(mesh), 1 if len(updates) == 1 else meshes.lanes(mesh)
 
     def fits(tokens: int, remat: bool, adapters: int) -> bool:
         at_once = tokens * min(streams, adapters)
-        return activation_bytes(config, at_once, time, remat, itemsize) + adapters * each <= budget
+        return activation_bytes(config, at_once, time, remat, itemsize) + -(-adapters // lanes) * each <= budget
 
     wave = len(updates)
     remat = not fits(tokens, False, wave)
     while tokens > item and not fits(tokens, remat, wave):
         tokens = max(item, tokens // 2)
-    while wave > 1 and not fits(tokens, remat, wave):
-        wave = -(-wave // 2)
+    while wave > lanes and not fits(tokens, remat, wave):
+        wave = meshes.round_up(-(-wave // 2), lanes)
     if not fits(tokens, remat, wave):
         need = activation_bytes(config, tokens, time, remat, itemsize) + each
         raise MemoryError(
@@ -132,4 +147,5 @@ def plan_adapt(
             f"{budget / 2**20:.0f} MiB are free; shorten the sequences or lower the rank or the batch size"
         )
     stream = -(-wave // streams)
-    return AdaptPlan(wave=wave, stream=stream, tick_tokens=(min(least, tokens), tokens), remat=remat)
+    lane = -(-stream // lanes)
+    return AdaptPlan(wave=wave, stream=stream, lane=lane, tick_tokens=(min(least, tokens), tokens), remat=remat)

@@ -25,11 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from selfadapt import mesh, meter
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.models.model import check_base
-from selfadapt.programs import batching, host, memory
+from selfadapt.programs import batching, flops, host, memory
 from selfadapt.programs.choose import INVALID, Choice, choose
 
 Array = jax.Array
@@ -140,7 +141,8 @@ def generate(
       memory_bytes: memory for one batch (its cache, activations and logits); by default what the device
         has free. More work than that is done in several batches.
       stats: a dictionary to add this call's counts to: `prompt_tokens`, `prefill_tokens` (device tokens,
-        padding included), `new_tokens`, `decode_tokens` (padding included), `waves`, `seconds`.
+        padding included), `prefill_seconds`, `new_tokens`, `decode_tokens` (padding included), `waves`,
+        `seconds`.
 
     Returns:
       A list with one text (or `Generation`) for each prompt; with adapters, one such list for each
@@ -192,24 +194,33 @@ def generate(
     call = _Call(rows, choices, samples, max_new_tokens, stop)
 
     itemsize = jnp.dtype(model.params["embed_tokens"].dtype).itemsize
-
-    def row_bytes(length):
-        slot = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize
-        cache = 2 * slot * (length + batching.bucket(max_new_tokens, batching.LENGTH_GRANULE))  # two: while it grows
-        return samples * (cache + 24 * config.vocab_size) + batching.prefill_bytes(config, length, itemsize)
-
     budget = int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes
-    waves = batching.plan_waves([row.adapter for row in rows], [len(row.tokens) for row in rows], row_bytes, budget)
+    if adapters is not None:
+        adapters = adapters.on(model.mesh)
+    waves = batching.plan_waves(
+        [row.adapter for row in rows],
+        [len(row.tokens) for row in rows],
+        lambda length: row_bytes(config, length, samples, max_new_tokens, itemsize),
+        budget,
+        mesh.lanes(model.mesh),
+        1 if adapters is None else len(adapters.lora.scale),
+    )
     counter: dict[str, float] = collections.Counter()
     results: list[list[Generation]] = [[] for _ in rows]
-    for wave in waves:
-        for index, generations in _run(model, adapters, wave, call, counter):
-            results[index] = generations
+    with mesh.using(model.mesh):
+        for wave in waves:
+            for index, generations in _run(model, adapters, wave, call, counter):
+                results[index] = generations
 
     host.return_freed_memory()
     counter.update(prompt_tokens=sum(len(row.tokens) for row in rows), waves=len(waves))
     counter.update(new_tokens=sum(len(generation.tokens) for result in results for generation in result))
     counter.update(seconds=time.perf_counter() - started)
+    lengths = [[len(generation.tokens) for generation in result] for result in results]
+    work = flops.of_generate(
+        config, () if adapters is None else adapters.specs, [(row.adapter, len(row.tokens)) for row in rows], lengths
+    )
+    meter.add("generate", texts=len(rows) * samples, flops=work, **counter)
     if stats is not None:
         stats.update({name: stats.get(name, 0) + value for name, value in counter.items()})
     nested: list[list[Any]] = [[] for _ in lists]
@@ -217,6 +228,13 @@ def generate(
         values = result if return_details else [generation.text for generation in result]
         nested[row.adapter].append(values[0] if num_samples is None else values)
     return nested[0] if adapters is None else nested
+
+
+def row_bytes(config: ModelConfig, length: int, samples: int, max_new_tokens: int, itemsize: int) -> int:
+    """Estimates the memory of one prompt of `length` tokens in a wave, with all its samples, bytes."""
+    slot = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize
+    cache = 2 * slot * (length + batching.bucket(max_new_tokens, batching.LENGTH_GRANULE))  # two: while it grows
+    return samples * (cache + 24 * config.vocab_size) + batching.prefill_bytes(config, length, itemsize)
 
 
 def _keys(rows: Sequence[batching.Row], ids: list[list[Any]] | None, seed: int, samples: int) -> np.ndarray:
@@ -252,12 +270,13 @@ def _run(
     if mode == "plain" and ((call.choices["top_p"][indices] < 1).any() or call.choices["top_k"][indices].any()):
         mode = "filtered"
 
-    lora = batching.wave_lora(adapters, wave)
+    lora = batching.wave_lora(adapters, wave, mesh.lanes(model.mesh))
     room = _slots(width, 1, max_new_tokens)
+    started = time.perf_counter()
     state, (first, logprob) = _start(model.params, lora, tokens, lengths, choice, config, samples, room, mode)
     written, logprobs = [np.asarray(first)[None]], [np.asarray(logprob)[None]]
     texts = _Texts(model, call.stop, wave, samples)
-    counter.update(prefill_tokens=tokens.size, decode_tokens=first.size)
+    counter.update(prefill_tokens=tokens.size, prefill_seconds=time.perf_counter() - started, decode_tokens=first.size)
     count = 1
     while True:
         done = texts.update(written[-1])
@@ -270,7 +289,7 @@ def _run(
         steps = min(CHUNK, max(8, count)) if call.stop else CHUNK
         until = min(count + steps, max_new_tokens, room - width + 1)
         state, chunk = _extend(
-            model.params, lora, state.replace(done=jnp.asarray(done.reshape(shape))), choice, until, config, mode
+            model.params, lora, state.replace(done=done.reshape(shape)), choice, until, config, mode
         )
         steps = int(state.step) - count
         written.append(np.asarray(chunk[0])[:steps])
@@ -374,7 +393,7 @@ def _start(
 ) -> tuple[State, tuple[Array, Array]]:
     """Prefills prompts `[K, P, T]`, gives each its samples (R = P * samples) and samples their first token."""
     hidden, cache = decoder.prefill(params, config, tokens, lengths, lora=lora)
-    cache = cache.repeat(samples).grow(room)
+    cache = cache.repeat(samples).grow(room).laid_out()
     # One row of logits serves all samples of a prompt.
     logits = jnp.repeat(decoder.logits(params, config, hidden), samples, axis=1)
     lengths = jnp.repeat(lengths, samples, axis=1)
@@ -387,7 +406,7 @@ def _start(
         step=jnp.int32(1),
         done=_ended(token, config) | (lengths == 0),
     )
-    return state, (token, logprob)
+    return state, mesh.whole((token, logprob))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mode"), donate_argnames=("state",))
@@ -429,12 +448,13 @@ def _extend(
         )
         return state, out
 
-    return jax.lax.while_loop(more, body, (state, out))
+    state, out = jax.lax.while_loop(more, body, (state, out))
+    return state.replace(cache=state.cache.laid_out(), step=mesh.whole(state.step)), mesh.whole(out)
 
 
 @functools.partial(jax.jit, static_argnames=("room",))
 def _grow(cache: decoder.Cache, room: int) -> decoder.Cache:
-    return cache.grow(room)
+    return cache.grow(room).laid_out()
 
 
 def _ended(token: Array, config: ModelConfig) -> Array:

@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -214,44 +214,69 @@ def items(adapter: int, update: Update, sequences: Sequence[Encoded], hidden_siz
     return result
 
 
-def ticks(streams: Sequence[Sequence[Item]], slots: Callable[[Shape], int]) -> Iterator[tuple[Shape, list[Item]]]:
-    """Yields batches of equally shaped items, at most `slots(shape)` of different adapters each.
+def ticks(
+    streams: Sequence[Sequence[Item]], slots: Callable[[Shape], int], lane_size: int | None = None
+) -> Iterator[tuple[Shape, dict[int, Item]]]:
+    """Yields batches of equally shaped items, each of another adapter, by the slot that each one takes.
 
     Greedy: the shape whose tick would be fullest runs next, with the adapters that have most left to
     do. An adapter's own items keep their order; nothing else about the order can change a result.
+
+    Args:
+      streams: the items of each adapter.
+      slots: how many adapters of a lane a tick of a shape has room for.
+      lane_size: adapters a lane: adapter k belongs to lane k // lane_size, and the lanes of a mesh
+        (`selfadapt.mesh`) run a tick together, each with adapters and slots of its own. All in one if absent.
     """
+    lane_size = lane_size or max(1, len(streams))
     position = [0] * len(streams)
-    ready: dict[Shape, list[tuple[int, int]]] = collections.defaultdict(list)  # (-items left, adapter), sorted
+    lanes = -(-len(streams) // lane_size)
+    # For each shape and lane the adapters that wait: (-items left, adapter), sorted.
+    ready: dict[Shape, list[list[tuple[int, int]]]] = collections.defaultdict(lambda: [[] for _ in range(lanes)])
 
     def announce(adapter: int) -> None:
         if position[adapter] < len(streams[adapter]):
             left = len(streams[adapter]) - position[adapter]
-            bisect.insort(ready[streams[adapter][position[adapter]].shape], (-left, adapter))
+            bisect.insort(ready[streams[adapter][position[adapter]].shape][adapter // lane_size], (-left, adapter))
+
+    def fullness(shape: Shape) -> tuple:
+        waiting = [len(queue) for queue in ready[shape]]
+        taken = sum(min(count, slots(shape)) for count in waiting)
+        return taken / (slots(shape) * lanes), sum(waiting), shape.time, shape.rows
 
     for adapter in range(len(streams)):
         announce(adapter)
     while ready:
-        shape = max(ready, key=lambda s: (min(1.0, len(ready[s]) / slots(s)), len(ready[s]), s.time, s.rows))
-        chosen = [adapter for _, adapter in ready[shape][: slots(shape)]]
-        del ready[shape][: len(chosen)]
-        if not ready[shape]:
+        shape = max(ready, key=fullness)
+        chosen = {}
+        for lane, queue in enumerate(ready[shape]):
+            for slot, (_, adapter) in enumerate(queue[: slots(shape)]):
+                chosen[lane * slots(shape) + slot] = adapter
+            del queue[: slots(shape)]
+        if not any(ready[shape]):
             del ready[shape]
-        yield shape, [streams[adapter][position[adapter]] for adapter in chosen]
-        for adapter in chosen:
+        yield shape, {slot: streams[adapter][position[adapter]] for slot, adapter in chosen.items()}
+        for adapter in chosen.values():
             position[adapter] += 1
             announce(adapter)
 
 
-def arrays(shape: Shape, chosen: Sequence[Item], slots: int) -> dict[str, Any]:
+def arrays(shape: Shape, chosen: Mapping[int, Item], slots: int, rows: int | None = None) -> dict[str, Any]:
     """Builds a tick's token arrays, each `[slots, rows, time]`; slots without an item hold padding.
 
     `weights` are 1 / (target tokens of the step) on targets and 0 elsewhere, so that a step's loss is
     the sum over its items.
+
+    Args:
+      shape: the shape of all items.
+      chosen: the items by slot.
+      slots: slots in all.
+      rows: rows to make room for, where that is more than the shape's.
     """
-    full = (slots, shape.rows, shape.time)
+    full = (slots, rows or shape.rows, shape.time)
     tokens, weights = np.zeros(full, np.int32), np.zeros(full, np.float32)
     packing = {name: np.zeros(full, np.int32) for name in ("segments", "key_segments", "positions")}
-    for slot, item in enumerate(chosen):
+    for slot, item in chosen.items():
         for row, sequences in enumerate(item.rows):
             start = 0
             for number, sequence in enumerate(sequences, 1):

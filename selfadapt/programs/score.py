@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from selfadapt import mesh, meter
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.models.model import check_base
-from selfadapt.programs import batching, memory
+from selfadapt.programs import batching, flops, memory
 
 Array = jax.Array
 
@@ -52,9 +54,11 @@ def log_likelihood(
       ValueError: prompts and targets differ in structure, one of them has no tokens, or together they
         exceed the model's positions.
     """
+    started = time.perf_counter()
     config = model.config
     if adapters is not None:
         check_base(config, adapters)
+        adapters = adapters.on(model.mesh)
     before = batching.nest(prompts, adapters, "prompts")
     after = batching.nest(targets, adapters, "targets")
     for k, (questions, answers) in enumerate(zip(before, after, strict=True)):
@@ -76,18 +80,32 @@ def log_likelihood(
         [len(joined) for joined in tokens],
         lambda length: batching.prefill_bytes(config, length, itemsize),
         int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
+        mesh.lanes(model.mesh),
+        1 if adapters is None else len(adapters.lora.scale),
     )
-    scores = np.zeros(len(heads), np.float32)
+    scores, padded = np.zeros(len(heads), np.float32), 0
     for wave in waves:
         rows, _ = batching.padded_tokens(wave, tokens)
+        padded += rows.size
         width = batching.bucket(max(len(tails[index].tokens) for _, _, index in wave.places()), granule=4)
         start, length = np.ones(wave.shape, np.int32), np.zeros(wave.shape, np.int32)
         for k, r, index in wave.places():
             start[k, r], length[k, r] = len(heads[index].tokens), len(tails[index].tokens)
-        lora = batching.wave_lora(adapters, wave)
-        values = np.asarray(_score(model.params, lora, rows, start, length, config, width))
+        with mesh.using(model.mesh):
+            lora = batching.wave_lora(adapters, wave, mesh.lanes(model.mesh))
+            values = np.asarray(_score(model.params, lora, rows, start, length, config, width))
         for k, r, index in wave.places():
             scores[index] = values[k, r] / (length[k, r] if normalize else 1)
+    specs = () if adapters is None else adapters.specs
+    sizes = [(tail.adapter, len(joined), len(tail.tokens)) for joined, tail in zip(tokens, tails, strict=True)]
+    meter.add(
+        "log_likelihood",
+        texts=len(tails),
+        tokens=sum(map(len, tokens)),
+        padded_tokens=padded,
+        flops=flops.of_score(config, specs, sizes),
+        seconds=time.perf_counter() - started,
+    )
     lists = np.split(scores, np.cumsum([len(items) for items in before])[:-1])
     return lists[0] if adapters is None else lists
 
@@ -109,12 +127,14 @@ def _score(
     hidden = jnp.take_along_axis(hidden, places[..., None] - 1, axis=2)
 
     def one(position):
-        state, token = position
-        logits = decoder.logits(params, config, state)
-        return logits[token] - jax.nn.logsumexp(logits)
+        states, tokens = position  # one of each lane
+        logits = decoder.logits(params, config, states)
+        gold = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+        return gold - jax.nn.logsumexp(logits, axis=-1)
 
     # Blocks of positions, so that the logits of all rows never stand in memory together.
-    block = max(1, min(wanted.size, LOGITS_BYTES // (8 * config.vocab_size)))
-    flat = (hidden.reshape(-1, hidden.shape[-1]), wanted.reshape(-1))
-    logprobs = jax.lax.map(one, flat, batch_size=block).reshape(wanted.shape)
-    return jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1)
+    lanes = mesh.current_lanes()
+    block = max(1, min(wanted.size // lanes, LOGITS_BYTES // (8 * config.vocab_size)))
+    flat = hidden.reshape(lanes, -1, hidden.shape[-1]).swapaxes(0, 1), wanted.reshape(lanes, -1).swapaxes(0, 1)
+    logprobs = jax.lax.map(one, flat, batch_size=block).swapaxes(0, 1).reshape(wanted.shape)
+    return mesh.whole(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))

@@ -8,7 +8,8 @@ import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, load_model
 from selfadapt.programs import memory, schedule
-from selfadapt.programs.adapt import initial_adapters, program
+from selfadapt.programs.adapt import initial_adapters
+from selfadapt.programs.tick import program
 from tests.models.helpers import tiny_checkpoint
 
 VOCABULARY = 97

@@ -27,7 +27,7 @@ def test_the_environment_can_leave_the_allocator_alone(monkeypatch):
 def test_two_streams_give_what_one_gives(model, monkeypatch):
     results = []
     for streams in (1, 2):
-        monkeypatch.setattr(host, "parallel_streams", lambda count=streams: count)
+        monkeypatch.setattr(host, "parallel_streams", lambda mesh, count=streams: count)
         results.append(adapt(model, updates(5)))
     one, two = results
     assert one.stats["tokens"] == two.stats["tokens"] and one.stats["waves"] == two.stats["waves"] == 1
@@ -36,7 +36,7 @@ def test_two_streams_give_what_one_gives(model, monkeypatch):
 
 
 def test_progress_counts_every_item_of_every_stream(model, monkeypatch):
-    monkeypatch.setattr(host, "parallel_streams", lambda: 2)
+    monkeypatch.setattr(host, "parallel_streams", lambda mesh: 2)
     seen = []
     adapt(model, updates(5), progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -44,7 +44,7 @@ def test_progress_counts_every_item_of_every_stream(model, monkeypatch):
 
 
 def test_an_error_in_one_stream_stops_the_others_and_is_raised(model, monkeypatch):
-    monkeypatch.setattr(host, "parallel_streams", lambda: 2)
+    monkeypatch.setattr(host, "parallel_streams", lambda mesh: 2)
     calls = []
 
     def fail(done, total):

@@ -1,0 +1,208 @@
+"""Where every array lies: the mesh of devices, and one table from logical axes to its axes.
+
+The mesh has three axes. `data` holds copies: each has its own adapters or rows, and nothing of a training
+step crosses it. `fsdp` divides adapters and rows likewise, and the weights beside them: a layer's weights
+are gathered over it when they are used (ZeRO-3). `tensor` divides heads and wide features, as in Megatron.
+
+Programs name the logical axes of their arrays with `shard`; outside `using(mesh)` that does nothing, and
+the same programs run on one device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from selfadapt.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+LANES = ("data", "fsdp")  # a lane is one place along these: it has adapters, or rows, of its own
+
+# Logical axis -> the mesh axes that divide it. What is not named here is whole everywhere, and so is an axis whose
+# size the mesh axes do not divide, or whose mesh axes an earlier axis of the same array has taken: adapters lie on
+# the lanes, and where there is a single adapter its rows do.
+RULES: dict[str, tuple[str, ...]] = {
+    # Parameters. Layers are whole: they are scanned.
+    "vocab": ("tensor",),
+    "embed": ("fsdp",),  # the hidden features, as an axis of a weight
+    # Parameters, adapters' features, activations
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "mlp": ("tensor",),
+    # Adapters, optimiser state, activations, caches, batches
+    "adapters": LANES,
+    "rows": LANES,
+    "batch": LANES,  # adapters and their rows as one axis
+}
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh | None:
+    """Makes a mesh of all devices (of all processes), or of some.
+
+    Args:
+      data: devices along `data`; -1 takes what the others leave, for one of the three.
+      fsdp: devices along `fsdp`.
+      tensor: devices along `tensor`.
+      devices: the devices, all by default. A single process may use fewer than it has: the first ones.
+
+    Returns:
+      The mesh, or `None` for a single device, where nothing has to be divided.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    for name, size in sizes.items():
+        if size != -1 and size < 1:
+            raise UserError(f"config.mesh.{name} is {size}; it must be at least 1, or -1 for what the others leave")
+    open_axes = [name for name, size in sizes.items() if size == -1]
+    if len(open_axes) > 1:
+        raise UserError(f"config.mesh.{open_axes[0]} and .{open_axes[1]} are both -1; only one can take what is left")
+    asked = math.prod(size for size in sizes.values() if size != -1)
+    shown = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    if open_axes:
+        if len(devices) % asked:
+            raise UserError(f"config.mesh ({shown}) needs a multiple of {asked} devices, and there are {len(devices)}")
+        sizes[open_axes[0]] = len(devices) // asked
+        asked = len(devices)
+    if asked > len(devices) or (asked < len(devices) and jax.process_count() > 1):
+        raise UserError(
+            f"config.mesh ({shown}) needs {asked} devices, and there are {len(devices)}; set one size to -1 to use all"
+        )
+    if asked == 1 and jax.process_count() == 1:
+        return None
+    shape = tuple(sizes[name] for name in AXES)
+    if len(devices) == asked:
+        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(np.asarray(devices[:asked]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def lanes(mesh: Any) -> int:
+    """Returns how many lanes a mesh has: the places that hold adapters, or rows, of their own; 1 without a mesh."""
+    return 1 if mesh is None else math.prod(mesh.shape[name] for name in LANES)
+
+
+def current_lanes() -> int:
+    """Returns the lanes of the mesh that is in use where a program is traced."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else lanes(mesh)
+
+
+def round_up(count: int, multiple: int) -> int:
+    """Rounds up to a multiple."""
+    return -(-count // multiple) * multiple
+
+
+@contextlib.contextmanager
+def using(mesh: Mesh | None):
+    """Makes a mesh the one that `shard` speaks of, for programs called inside; `None` for no mesh."""
+    if mesh is None:
+        yield
+    else:
+        with jax.set_mesh(mesh):
+            yield
+
+
+def spec(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """Returns how an array of a shape with logical axes is divided over a mesh.
+
+    >>> mesh = jax.sharding.AbstractMesh((2, 2, 2), AXES)
+    >>> spec(mesh, (28, 3584, 512), ("layers", "embed", "kv_heads"))
+    PartitionSpec(None, 'fsdp', 'tensor')
+    >>> spec(mesh, (8, 3, 64), ("adapters", "rows", "time")), spec(mesh, (1, 12, 64), ("adapters", "rows", "time"))
+    (PartitionSpec(('data', 'fsdp'), None, None), PartitionSpec(None, ('data', 'fsdp'), None))
+    """
+    taken: set[str] = set()
+    parts = []
+    for size, axis in zip(shape, axes, strict=True):
+        names = RULES.get(axis, ())
+        if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:
+            taken |= set(names)
+            parts.append(names if len(names) > 1 else names[0])
+        else:
+            parts.append(None)
+    return PartitionSpec(*parts)
+
+
+def sharding(mesh: Mesh | None, shape: Sequence[int], axes: Sequence[str | None]) -> jax.sharding.Sharding:
+    """Returns where an array lies on a mesh; on the default device without one."""
+    if mesh is None:
+        return jax.sharding.SingleDeviceSharding(jnp.zeros(()).device)
+    return NamedSharding(mesh, spec(mesh, shape, axes))
+
+
+def shard(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Says inside a program where an array with these logical axes lies; `None` is a whole axis."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(mesh, x.shape, axes))
+
+
+def whole(tree: Any) -> Any:
+    """Says inside a program that arrays lie whole on every device, so that every process can read them."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
+def build(
+    mesh: Mesh | None, shape: Sequence[int], axes: Sequence[str | None], read: Callable[[tuple[slice, ...]], np.ndarray]
+) -> jax.Array:
+    """Makes an array on a mesh of which each process computes only the parts that its devices hold.
+
+    Args:
+      mesh: the mesh, or `None`.
+      shape: the whole array's shape.
+      axes: its logical axes.
+      read: returns a part of the array, given its slices.
+    """
+    if mesh is None:
+        return jnp.asarray(read(tuple(slice(0, size) for size in shape)))
+
+    def part(index):
+        return read(tuple(slice(*each.indices(size)[:2]) for each, size in zip(index, shape, strict=True)))
+
+    return jax.make_array_from_callback(tuple(shape), sharding(mesh, shape, axes), part)
+
+
+def place(mesh: Mesh | None, value: Any, axes: Sequence[str | None]) -> jax.Array:
+    """Returns an array where the table wants it, moved if it lies elsewhere."""
+    if mesh is None:
+        return jnp.asarray(value)
+    wanted = sharding(mesh, value.shape, axes)
+    if isinstance(value, jax.Array):
+        if value.sharding.is_equivalent_to(wanted, value.ndim):
+            return value
+        if value.sharding.device_set == wanted.device_set:
+            return _moved(wanted)(value)
+    value = np.asarray(value)
+    return build(mesh, value.shape, axes, lambda index: value[index])
+
+
+def to_host(tree: Any) -> Any:
+    """Returns arrays as NumPy arrays, whole on every process.
+
+    Where processes hold only parts, all of them must call this together.
+    """
+
+    def gathered(leaf):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return leaf
+        return _moved(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+
+    return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gathered, tree)))
+
+
+@functools.lru_cache(maxsize=256)
+def _moved(wanted: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda x: x, out_shardings=wanted)

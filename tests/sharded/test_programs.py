@@ -1,0 +1,194 @@
+"""The programs on meshes of eight devices give what one device gives.
+
+Tolerances. Sums over a divided axis are taken in another order, which changes float32 results by about 1e-6 of
+their size; log-likelihoods are sums of a few of these. Adam divides a gradient by its own size, so where a gradient
+is nearly zero such a difference turns into a part of the learning rate: adapters are compared by what they compute.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from selfadapt import Adapters, TokenSequence, Update, adapt, generate, load_model, log_likelihood, merge, save_peft
+from selfadapt.models import hf
+from selfadapt.plan import hlo
+from selfadapt.programs import memory, tick
+from tests.models.helpers import tiny_checkpoint
+
+LOGITS = dict(rtol=0, atol=2e-4)  # of logits that spread over several units
+COUNT = 11  # does not divide by 8, 4 or 2
+
+
+def sequences(seed, lengths):
+    generator = np.random.default_rng(seed)
+    return [TokenSequence(tuple(generator.integers(3, 97, n).tolist())) for n in lengths]
+
+
+UPDATES = [
+    Update(
+        sequences(k, [9 + k % 5, 16, 5]),
+        rank=2 + 2 * (k % 2),
+        targets=("q_proj", "o_proj") if k % 3 == 0 else ("v_proj", "down_proj"),
+        learning_rate=5e-3,
+        epochs=1 + k % 2,
+        batch_size=1 if k % 4 else 3,
+        seed=k,
+    )
+    for k in range(COUNT)
+]
+PROMPTS = [[list(range(3 + k, 8 + k)), list(range(20, 31))][: 1 + k % 2] for k in range(COUNT)]
+TARGETS = [[[5, 6, 7]] * len(prompts) for prompts in PROMPTS]
+FLAT = [list(range(4, 9)), list(range(30, 50)), [7]]
+TOKENS = np.arange(24).reshape(2, 12) % 97
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A model whose vocabulary (97), heads (4) and key-value heads (2) do not all divide by the mesh axes."""
+    directory = tmp_path_factory.mktemp("qwen2")
+    tiny_checkpoint("qwen2", directory, tokenizer=True, num_hidden_layers=2)
+    return directory
+
+
+def results(model):
+    adapters = adapt(model, UPDATES)
+    sampling = dict(temperature=1.0, max_new_tokens=10, num_samples=2, return_details=True)
+    return {
+        "adapters": adapters,
+        "logits": np.asarray(model.logits(np.stack([TOKENS] * COUNT), adapters)),
+        "sampled": generate(model, PROMPTS, adapters=adapters, **sampling),
+        "sampled by the base": generate(model, FLAT, seed=3, **sampling),
+        "scores": log_likelihood(model, PROMPTS, TARGETS, adapters=adapters),
+        "scores of the base": log_likelihood(model, FLAT, [[9, 10]] * 3),
+        "alone": adapt(model, UPDATES[1:2]),
+    }
+
+
+@pytest.fixture(scope="module")
+def one_device(directory):
+    return results(load_model(directory))
+
+
+@pytest.fixture(scope="module")
+def sharded_model(directory, mesh):
+    return load_model(directory, mesh=mesh)
+
+
+@pytest.fixture(scope="module")
+def sharded(sharded_model):
+    return results(sharded_model)
+
+
+def test_weights_load_into_their_shards(directory, mesh, sharded_model):
+    whole = load_model(directory).params
+    for weight in hf.weights(sharded_model.config):
+        tree = sharded_model.params["layers"] if weight.stacked else sharded_model.params
+        plain = whole["layers"] if weight.stacked else whole
+        leaf = tree[weight.path[-1]]
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(plain[weight.path[-1]]))
+        if weight.path[-1] == "gate_proj":
+            parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
+            assert leaf.addressable_shards[0].data.size == leaf.size // parts
+
+
+def test_each_part_of_a_weight_is_read_once_and_by_itself(directory, mesh, monkeypatch):
+    read = []
+    real = hf.read_part
+    monkeypatch.setattr(hf, "read_part", lambda *arguments: read.append(part := real(*arguments)) or part)
+    params = load_model(directory, mesh=mesh).params
+    parts = {
+        (id(leaf), str(shard.index)): shard.data.size
+        for leaf in jax.tree.leaves(params)
+        for shard in leaf.addressable_shards
+    }
+    assert sum(part.size for part in read) == sum(parts.values())
+
+
+def test_adapters_equal_those_of_one_device(one_device, sharded):
+    assert sharded["adapters"].status == ["ok"] * COUNT
+    np.testing.assert_allclose(sharded["logits"], one_device["logits"], **LOGITS)
+    for ours, theirs in zip(sharded["adapters"].losses, one_device["adapters"].losses, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_a_single_adapter_is_trained_with_its_rows_divided(one_device, sharded):
+    np.testing.assert_allclose(sharded["alone"].losses[0], one_device["alone"].losses[0], rtol=1e-4)
+    pairs = zip(jax.tree.leaves(sharded["alone"].lora), jax.tree.leaves(one_device["alone"].lora), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=2e-4)
+
+
+@pytest.mark.parametrize("which", ["sampled", "sampled by the base"])
+def test_samples_equal_those_of_one_device(one_device, sharded, which):
+    flat = jax.tree.leaves(sharded[which], is_leaf=lambda x: dataclasses.is_dataclass(x))
+    expected = jax.tree.leaves(one_device[which], is_leaf=lambda x: dataclasses.is_dataclass(x))
+    assert [one.tokens for one in flat] == [one.tokens for one in expected]
+    for ours, theirs in zip(flat, expected, strict=True):
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("which", ["scores", "scores of the base"])
+def test_scores_equal_those_of_one_device(one_device, sharded, which):
+    np.testing.assert_allclose(np.hstack(sharded[which]), np.hstack(one_device[which]), atol=2e-4)
+
+
+def test_each_lane_holds_its_own_adapters(mesh, sharded):
+    lora = sharded["adapters"].lora
+    lanes = mesh.shape["data"] * mesh.shape["fsdp"]
+    padded = -(-COUNT // lanes) * lanes
+    for leaf in jax.tree.leaves(lora.a):
+        assert leaf.shape[1] == padded and leaf.addressable_shards[0].data.shape[1] == padded // lanes
+
+
+def test_adapters_can_be_sliced_stacked_saved_and_merged(one_device, sharded, sharded_model, directory, tmp_path):
+    ours, theirs = sharded["adapters"], one_device["adapters"]
+    assert len(ours[3:]) == COUNT - 3
+    again = Adapters.stack([ours[:4], ours[4:]])
+    found = np.asarray(sharded_model.logits(np.stack([TOKENS] * COUNT), again))
+    np.testing.assert_allclose(found, sharded["logits"], atol=1e-5)
+    plain = load_model(directory)
+    expected = np.asarray(merge(plain, theirs[10]).logits(TOKENS))
+    merged = merge(sharded_model, ours[10])
+    np.testing.assert_allclose(np.asarray(merged.logits(TOKENS)), expected, **LOGITS)
+    shapes = jax.tree.map(lambda leaf: leaf.sharding.spec, merged.params)
+    assert shapes == jax.tree.map(lambda leaf: leaf.sharding.spec, sharded_model.params)
+    merged.save(tmp_path / "merged")
+    np.testing.assert_allclose(np.asarray(load_model(tmp_path / "merged").logits(TOKENS)), expected, **LOGITS)
+    save_peft(ours[10], tmp_path / "adapter")
+
+
+def test_training_goes_on_from_given_adapters(one_device, sharded, sharded_model, directory):
+    more = adapt(sharded_model, UPDATES, init=sharded["adapters"])
+    expected = adapt(load_model(directory), UPDATES, init=one_device["adapters"])
+    for ours, theirs in zip(more.losses, expected.losses, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+def test_waves_that_memory_forces_change_nothing(one_device, sharded_model, monkeypatch):
+    real = memory.plan_adapt
+    monkeypatch.setattr(memory, "plan_adapt", lambda *args: dataclasses.replace(real(*args), wave=8))
+    small = adapt(sharded_model, UPDATES)
+    assert small.stats["waves"] == 2
+    found = np.asarray(sharded_model.logits(np.stack([TOKENS] * COUNT), small))
+    np.testing.assert_allclose(found, one_device["logits"], **LOGITS)
+
+
+def test_no_collective_of_an_adapt_step_crosses_data(sharded_model, mesh, monkeypatch):
+    texts = []
+    program = tick.program()
+
+    class Recording:
+        def __call__(self, *args, **kwargs):
+            texts.append(program.lower(*args, **kwargs).compile().as_text())
+            return program(*args, **kwargs)
+
+    monkeypatch.setattr(tick, "program", Recording)
+    adapt(sharded_model, UPDATES[:8])
+    assert texts
+    axes = set()
+    for text in set(texts):
+        for collective in hlo.Program(text).collectives():
+            axes |= set(collective.axes(mesh.shape))
+    assert axes == {name for name, size in mesh.shape.items() if name != "data" and size > 1}

@@ -1,0 +1,68 @@
+"""A whole round of ReST-EM on meshes of eight devices gives what one device gives: edits, verdicts, the new policy."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from selfadapt import load_model, loop
+from selfadapt.config import load_config
+from selfadapt.domains import make_domain
+from selfadapt.experiment import make_improve, make_settings
+from selfadapt.policy import Policy, State
+from tests.worlds import random_world_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = {
+    "inner.preset": "tiny",
+    "inner.epochs": "1",
+    "prompt": "notes",
+    "split": "document",  # few shapes, and so few programs to compile
+    "max_segments": "1",
+    "answer.style": "short",
+    "contexts": "3",
+    "edits": "3",
+    "sampling.max_new_tokens": "24",
+    "select.method": "best",
+    "policy_update.epochs": "2",
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return random_world_model(tmp_path_factory.mktemp("world") / "model")
+
+
+def a_round(directory, mesh):
+    config = load_config(ROOT / "configs" / "quickstart.py", SMALL | {"model": str(directory)})
+    model = load_model(directory, mesh=mesh)
+    domain = make_domain(config, model)
+    state = State(Policy(model), Policy(model))
+    state = dataclasses.replace(state, student=state.policy)
+    return loop.run_round(state, domain, domain.tasks("train", 3), make_improve(config), make_settings(config))
+
+
+@pytest.fixture(scope="module")
+def one_device(directory):
+    return a_round(directory, None)
+
+
+def test_a_round_equals_that_of_one_device(directory, mesh, one_device):
+    (state, ours), (expected, theirs) = a_round(directory, mesh), one_device
+    assert ours.baselines == theirs.baselines
+    assert [edit for edit, _ in ours.pairs] == [edit for edit, _ in theirs.pairs]
+    assert [outcome.answers for outcome in ours.outcomes] == [outcome.answers for outcome in theirs.outcomes]
+    assert [outcome.verdicts for outcome in ours.outcomes] == [outcome.verdicts for outcome in theirs.outcomes]
+    assert ours.facts["chosen"] == theirs.facts["chosen"]
+    np.testing.assert_allclose(ours.facts["policy_loss"], theirs.facts["policy_loss"], rtol=1e-4)
+    assert state.policy.version == expected.policy.version == 1
+    before = load_model(directory).params
+    for new, same, old in zip(
+        *map(jax.tree.leaves, (state.policy.model.params, expected.policy.model.params, before)), strict=True
+    ):
+        # Adam turns differences of rounding into parts of a step where a gradient is nearly zero; against the whole
+        # change of the weights they are small.
+        change = np.linalg.norm(np.asarray(same) - np.asarray(old))
+        assert np.linalg.norm(np.asarray(new) - np.asarray(same)) <= 0.01 * change + 1e-7
