@@ -116,10 +116,12 @@ def spec(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> Partiti
     """Returns how an array of a shape with logical axes is divided over a mesh.
 
     >>> mesh = jax.sharding.AbstractMesh((2, 2, 2), AXES)
-    >>> spec(mesh, (28, 3584, 512), ("layers", "embed", "kv_heads"))
-    PartitionSpec(None, 'fsdp', 'tensor')
-    >>> spec(mesh, (8, 3, 64), ("adapters", "rows", "time")), spec(mesh, (1, 12, 64), ("adapters", "rows", "time"))
-    (PartitionSpec(('data', 'fsdp'), None, None), PartitionSpec(None, ('data', 'fsdp'), None))
+    >>> tuple(spec(mesh, (28, 3584, 512), ("layers", "embed", "kv_heads")))
+    (None, 'fsdp', 'tensor')
+    >>> tuple(spec(mesh, (8, 3, 64), ("adapters", "rows", "time")))
+    (('data', 'fsdp'), None, None)
+    >>> tuple(spec(mesh, (1, 12, 64), ("adapters", "rows", "time")))
+    (None, ('data', 'fsdp'), None)
     """
     taken: set[str] = set()
     parts = []

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, generate, load_model, log_likelihood, merge, save_peft
+from selfadapt.mesh import make_mesh
 from selfadapt.models import hf
 from selfadapt.plan import hlo
 from selfadapt.programs import memory, tick
@@ -91,6 +92,13 @@ def test_weights_load_into_their_shards(directory, mesh, sharded_model):
         if weight.path[-1] == "gate_proj":
             parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
             assert leaf.addressable_shards[0].data.size == leaf.size // parts
+
+
+def test_a_process_may_use_fewer_devices_than_it_has(directory):
+    mesh = make_mesh(data=2, tensor=2)
+    assert mesh.devices.size == 4
+    tokens = np.asarray(load_model(directory, mesh=mesh).logits(TOKENS))
+    np.testing.assert_allclose(tokens, np.asarray(load_model(directory).logits(TOKENS)), **LOGITS)
 
 
 def test_each_part_of_a_weight_is_read_once_and_by_itself(directory, mesh, monkeypatch):
