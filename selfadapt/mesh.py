@@ -41,6 +41,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "adapters": LANES,
     "rows": LANES,
     "batch": LANES,  # adapters and their rows as one axis
+    # The same where activations have come together over `fsdp`, and their features lie on it instead
+    "data_adapters": ("data",),
+    "data_rows": ("data",),
 }
 
 
@@ -95,6 +98,58 @@ def current_lanes() -> int:
     """Returns the lanes of the mesh that is in use where a program is traced."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else lanes(mesh)
+
+
+def product(x: jax.Array, weight: jax.Array, inside: str, outside: str, multiply: Any = jnp.matmul) -> jax.Array:
+    """Multiplies activations with a weight whose hidden features lie on `fsdp`, inside a program.
+
+    Many tokens wait for the weight to be gathered, as in training and prefill. Few tokens (a step of decoding)
+    go to where the weight's parts are instead, and their sums come back: that moves less.
+
+    Args:
+      x: `[adapters, rows, time, in]`.
+      weight: `[in, out]`.
+      inside: the logical axis of `in`, as an axis of activations.
+      outside: that of `out`.
+      multiply: the product.
+
+    Returns:
+      `[adapters, rows, time, out]`.
+    """
+    if not _stays(x.size // x.shape[-1], *weight.shape):
+        return multiply(x, shard(weight, inside, outside))
+    lies = {"hidden": "embed"}
+    x = shard(x, "data_adapters", "data_rows", "time", lies.get(inside, inside))
+    y = multiply(x, shard(weight, lies.get(inside, inside), lies.get(outside, outside)))
+    if outside in lies:  # or XLA would rather gather the weight
+        y = shard(y, "data_adapters", "data_rows", "time", lies[outside])
+    return shard(y, "adapters", "rows", "time", outside)
+
+
+def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns rows of a table whose features lie on `fsdp`, inside a program.
+
+    Args:
+      table: `[vocab, hidden]`.
+      index: `[adapters, rows, time]`.
+
+    Returns:
+      `[adapters, rows, time, hidden]`.
+    """
+    if _stays(index.size, *table.shape):
+        index = shard(index, "data_adapters", "data_rows", "time")
+        found = shard(table[index], "data_adapters", "data_rows", "time", "embed")
+    else:
+        found = shard(table, "vocab", "hidden")[index]
+    return shard(found, "adapters", "rows", "time", "hidden")
+
+
+def _stays(tokens: int, inside: int, outside: int) -> bool:
+    """Whether a weight stays where it is because the tokens that meet over `fsdp` are smaller."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["fsdp"] == 1:
+        return False
+    return tokens // mesh.shape["data"] * (inside + outside) < inside * outside
 
 
 def round_up(count: int, multiple: int) -> int:
@@ -200,6 +255,7 @@ def to_host(tree: Any) -> Any:
     def gathered(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
             return leaf
+        jax.block_until_ready(leaf)  # on CPU, programs under way may hold the threads that the gathering needs
         return _moved(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gathered, tree)))

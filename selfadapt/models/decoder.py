@@ -19,7 +19,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from selfadapt.mesh import shard
+from selfadapt.mesh import lookup, product, shard
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora
 
@@ -153,7 +153,7 @@ def decode(
       The output, `[K, R, D]`, and the new cache.
     """
     adapters, rows = tokens.shape
-    x = _embed(params, tokens[..., None])
+    x = lookup(params["embed_tokens"], tokens[..., None])
     flat = positions.reshape(-1, 1)
     key_positions = jax.lax.dynamic_update_slice(cache.positions, flat, (0, slot))
     visible = (key_positions >= 0)[:, None, :]
@@ -203,13 +203,14 @@ def layer_inputs(config: ModelConfig, params: Params, lora: Lora | None) -> list
 
 def logits(params: Params, config: ModelConfig, hidden: Array) -> Array:
     """Returns the next-token logits in float32, `[..., V]`, of hidden states `[..., D]`."""
-    head = shard(params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"], "vocab", "hidden")
-    return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+    head = params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"]
 
+    def multiply(hidden, head):
+        return jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
 
-def _embed(params: Params, tokens: Array) -> Array:
-    table = shard(params["embed_tokens"], "vocab", "hidden")
-    return shard(table[tokens], "adapters", "rows", "time", "hidden")
+    if hidden.ndim == 3:  # a position of each row
+        return product(hidden[:, :, None], head.T, "hidden", "vocab", multiply)[:, :, 0]
+    return multiply(hidden, shard(head, "vocab", "hidden").T)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -251,7 +252,7 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
     distance = flat[:, :, None] - flat[:, None, :] if config.windows is not None else None
     bias = None if config.windows is not None else _bias(visible, None, None)
     rope = _rope(config, flat)
-    x = _embed(params, tokens)
+    x = lookup(params["embed_tokens"], tokens)
 
     def layer(x, inputs):
         weights, adapter, window = inputs
@@ -289,7 +290,7 @@ def _block(
     adapters, rows, time, _ = x.shape
 
     def linear(x, name):
-        y = x @ shard(weights[name], *PROJECTION_AXES[name])  # gathered over `fsdp`, one layer at a time
+        y = product(x, weights[name], *PROJECTION_AXES[name])
         if (bias := weights.get(f"{name}_bias")) is not None:
             y = y + bias
         if adapter is not None and name in adapter["a"]:
