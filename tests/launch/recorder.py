@@ -1,0 +1,39 @@
+"""Stands in for the `selfadapt` command: the real one, up to `jax.distributed.initialize`, whose arguments it writes.
+
+What a launcher leaves to JAX is filled in by JAX's own detection of the cluster, as `initialize` would do it; then
+the process ends, since no cluster is there. The variables RECORD (a directory for the files), RECORD_STATUS (the exit
+status) and RECORD_TPU (if set, JAX believes that this is a TPU host) say how.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+import jax
+from jax._src.clusters import ClusterEnv, cloud_tpu_cluster
+
+from selfadapt import cli
+
+NAMES = ("coordinator_address", "num_processes", "process_id", "local_device_ids")
+
+
+def record(*positional, cluster_detection_method=None, **named):
+    """Takes the place of `jax.distributed.initialize`."""
+    arguments = dict.fromkeys(NAMES) | dict(zip(NAMES, positional, strict=False))
+    arguments |= {name: value for name, value in named.items() if name in NAMES}
+    if cluster_detection_method != "deactivate" and None in arguments.values():
+        found = ClusterEnv.auto_detect_unset_distributed_params(*arguments.values(), cluster_detection_method, 10)
+        arguments = dict(zip(NAMES, found, strict=True))
+    file = pathlib.Path(os.environ["RECORD"]) / f"{os.getpid()}.json"
+    file.write_text(json.dumps(arguments | {"argv": sys.argv[1:]}))
+    os._exit(int(os.environ.get("RECORD_STATUS", "0")))
+
+
+if __name__ == "__main__":
+    if "RECORD_TPU" in os.environ:
+        cloud_tpu_cluster.running_in_cloud_tpu_vm = True
+    jax.distributed.initialize = record
+    cli.main()
+    print("selfadapt did not reach jax.distributed.initialize", file=sys.stderr)
+    sys.exit(2)  # the status that no launcher starts again
