@@ -12,6 +12,8 @@ def experiment() -> ConfigDict:
     config.seed = 0
     config.model = "tiny"  # the embedded model, a Hugging Face directory, or a hub id
     config.dtype = "float32"  # or bfloat16
+    # How many devices lie along each axis (docs/scaling.md); one of them may be -1: what the others leave.
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.domain = "knowledge"  # a module of selfadapt.domains, or the dotted path of your own
     config.rounds = 2
     config.contexts = 50  # passages a round
@@ -73,4 +75,14 @@ def experiment() -> ConfigDict:
         }
     )
     config.evaluation = ConfigDict({"contexts": 200, "edits": 1})
+
+    # What an interrupted run goes on from. Results do not depend on it.
+    config.checkpoint = ConfigDict({"directory": "", "keep": 2})  # "": in the workdir; or another, gs://... as well
+    config.checkpoint.every_seconds = 300.0  # adapters in flight are saved so often
+
+    # What a run says of itself beside metrics.jsonl (docs/telemetry.md); results do not depend on it.
+    config.telemetry = ConfigDict({"tensorboard": False})
+    config.telemetry.wandb = config_dict.placeholder(str)  # a project of Weights & Biases
+    config.telemetry.profile = config_dict.placeholder(str)  # START:STOP, seconds of the run to trace
+    config.telemetry.peak_flops = config_dict.placeholder(float)  # of one device, where its rate is not known
     return config

@@ -13,40 +13,54 @@ from typing import Any, Protocol, TextIO
 
 import tqdm
 
+from selfadapt.distributed import is_main
 from selfadapt.files import JsonlWriter, make_directory
+from selfadapt.sinks import Sinks
 
 
 class MetricsWriter:
     """Writes a run's `metrics.jsonl` (one event a line) and `edits.jsonl` (one edit a line).
 
     Both files are appended to, so a resumed run goes on where it stopped. See `selfadapt.files.JsonlWriter`
-    for what a crash or a full disk leaves behind.
+    for what a crash or a full disk leaves behind. The numbers of events also go to the sinks, if there are any.
+    Of several processes only process 0 writes.
     """
 
-    def __init__(self, workdir: str | os.PathLike):
-        workdir = make_directory(workdir)
-        self._metrics = JsonlWriter(workdir / "metrics.jsonl")
-        self._edits = JsonlWriter(workdir / "edits.jsonl")
+    def __init__(self, workdir: str | os.PathLike, sinks: Sinks | None = None):
+        self._sinks = sinks
+        self._metrics = self._edits = None
+        if is_main():
+            workdir = make_directory(workdir)
+            self._metrics = JsonlWriter(workdir / "metrics.jsonl")
+            self._edits = JsonlWriter(workdir / "edits.jsonl")
 
     def event(self, event: str, *, round: int | None = None, phase: str | None = None, **values: Any) -> None:
         """Appends one event with the time of day (UTC, ISO 8601) and whatever numbers belong to it."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._metrics.write({"time": now, "event": event, "round": round, "phase": phase, **values})
+        record = {"time": now, "event": event, "round": round, "phase": phase, **values}
+        if self._metrics:
+            self._metrics.write(record)
+        if self._sinks:
+            self._sinks.write(record)
 
     def edit(self, record: dict[str, Any]) -> None:
         """Appends one edit's record."""
-        self._edits.write(record)
+        if self._edits:
+            self._edits.write(record)
 
-    def close(self) -> None:
-        """Closes both files."""
-        self._metrics.close()
-        self._edits.close()
+    def close(self, failed: bool = False) -> None:
+        """Closes the files and the sinks; `failed` if an error ended the run."""
+        for file in (self._metrics, self._edits):
+            if file:
+                file.close()
+        if self._sinks:
+            self._sinks.close(failed)
 
     def __enter__(self) -> MetricsWriter:
         return self
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    def __exit__(self, kind, *_) -> None:
+        self.close(failed=kind is not None)
 
 
 class Progress:
@@ -69,9 +83,14 @@ class Progress:
     """
 
     def __init__(self, stream: TextIO | None = None, interval: float = 10.0):
-        """Makes a display on `stream`, stderr by default; plain lines come at least `interval` seconds apart."""
+        """Makes a display on `stream`, by default stderr; plain lines come at least `interval` seconds apart.
+
+        Of several processes only process 0 shows anything by default.
+        """
         self.seconds: dict[str, float] = {}
-        self._stream = stream if stream is not None else sys.stderr
+        if stream is None:
+            stream = sys.stderr if is_main() else open(os.devnull, "w")  # noqa: SIM115 (as open as stderr is)
+        self._stream = stream
         self._interval = interval
         self._inner = [0.0]
 
