@@ -1,40 +1,92 @@
-"""What a run needs to go on after an interruption: the policy and the journal, with Orbax, after every round."""
+"""What a run goes on from after an interruption: the state and the journal after each round.
+
+What is finished inside a round is in the ledger (`selfadapt.ledger`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+from etils import epath
 
-from selfadapt.files import make_directory
-from selfadapt.models.lora import Adapters, Lora, Spec
+from selfadapt import distributed, mesh
+from selfadapt.config import check_same, config_to_json
+from selfadapt.errors import UserError
+from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes
 from selfadapt.policy import Policy, State
+from selfadapt.store import DamagedError, Store
+
+
+def place(config: Any, workdir: pathlib.Path) -> epath.Path:
+    """Returns the directory of a run's checkpoints: `config.checkpoint.directory`, or one in the workdir.
+
+    Raises:
+      UserError: a field of `config.checkpoint` is out of range, or the directory belongs to another experiment or
+        cannot be reached.
+    """
+    chosen = config.checkpoint
+    if chosen.keep < 1:
+        raise UserError(f"config.checkpoint.keep is {chosen.keep}; it must be at least 1")
+    if not chosen.every_seconds >= 0:
+        raise UserError(f"config.checkpoint.every_seconds is {chosen.every_seconds}; it must be at least 0")
+    directory = chosen.directory or os.fspath(workdir / "checkpoints")
+    directory = epath.Path(directory if "://" in directory else os.path.abspath(directory))
+    if distributed.is_main():
+        try:
+            check_same(directory / "config.json", config, f"directory {directory} of config.checkpoint.directory")
+        except ImportError as error:
+            raise UserError(
+                f"config.checkpoint.directory is {directory}, and what reaches it is not installed ({error}); "
+                "for gs:// install the extra gcs: pip install 'selfadapt[gcs]'"
+            ) from error
+    return directory
+
+
+def claim(directory: epath.Path, config: Any) -> None:
+    """Writes into a directory which experiment its checkpoints belong to."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(config_to_json(config))
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, in its `checkpoints` directory, one for each finished round.
+    """The checkpoints of one run, one for each finished round, newest last.
 
     A checkpoint holds the policy (its parameters, or its adapter where that is not merged) and the journal,
-    a JSON value. It appears under its final name only when it is whole.
+    a JSON value. It appears under its name only when it is whole. Where the directory is not in the workdir,
+    the lines that the run had written by then lie beside it, so that a machine may be lost with its workdir.
+
+    Attributes:
+      damaged: (path, reason) of each checkpoint that `restore` could not use.
     """
 
-    def __init__(self, workdir: str | os.PathLike, keep: int = 2):
-        """Opens the directory; `keep` is how many of the newest checkpoints stay."""
-        directory = make_directory(pathlib.Path(workdir).absolute() / "checkpoints")
-        self._manager = ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+    def __init__(self, directory: os.PathLike, keep: int, lines: Sequence[pathlib.Path] = ()):
+        """Opens the directory, which need not exist.
+
+        Args:
+          directory: any path that `etils.epath` reaches.
+          keep: how many of the newest checkpoints stay.
+          lines: files to copy with each checkpoint, and to put back where they are gone.
+        """
+        self._store = Store(epath.Path(directory) / "rounds")
+        self._copies = epath.Path(directory) / "lines"
+        self._keep, self._lines = keep, lines if distributed.is_main() else ()
+        self.damaged: list[tuple[str, str]] = []
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
-        self._manager.close()
+        self._store.settle()
+        self._thin()
+        self._store.close()
 
     def save(self, state: State, journal: dict[str, Any]) -> None:
-        """Writes the state after a round."""
+        """Writes the state after a round in the background; the one before is whole when this returns."""
         policy = state.policy
         about = {
             "round": state.round,
@@ -43,50 +95,76 @@ class Checkpoints:
             "student_is_policy": state.student is policy,
             "journal": journal,
         }
-        items = {"about": ocp.args.JsonSave(about)}
+        tree = None
         if policy.version:  # an untrained policy is the model that the config names
-            tree = policy.model.params if policy.adapter is None else _tree(policy.adapter.lora)
-            items["policy"] = ocp.args.StandardSave(tree)
-        self._manager.save(state.round, args=ocp.args.Composite(**items))
-        self._manager.wait_until_finished()
+            tree = policy.model.params if policy.adapter is None else dict(vars(policy.adapter.lora))
+        self._store.settle()
+        self._thin()
+        for path in self._lines:
+            self._copies.mkdir(parents=True, exist_ok=True)
+            epath.Path(path).copy(self._copies / f"{state.round}.{path.name}", overwrite=True)
+        self._store.save(str(state.round), about, tree)
 
     def restore(self, start: State) -> tuple[State, dict[str, Any] | None]:
-        """Returns the newest state and its journal; `start` and `None` where nothing was saved.
+        """Returns the newest state that can be used and its journal; `start` and `None` where there is none.
+
+        A checkpoint that cannot be read is set aside under another name and noted in `damaged`.
 
         Args:
-          start: the state of a run that has not begun.
+          start: the state of a run that has not begun. Its arrays say where those of the state are put.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return start, None
-        about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        for name in self._store.sweep():
+            self.damaged.append((str(self._store.directory / name), "the run stopped while it was being written"))
+        for number in reversed(self._rounds()):
+            try:
+                found = self._load(str(number), start)
+                self._put_back(number)
+                return found
+            except DamagedError as error:
+                aside = self._store.set_aside(str(number))
+                reason = f"{error}. It is {aside.name} now, and the one before is used"
+                self.damaged.append((str(self._store.directory / str(number)), reason))
+        return start, None
+
+    def _load(self, name: str, start: State) -> tuple[State, dict[str, Any]]:
+        about = self._store.about(name)
         model, policy = start.policy.model, start.policy
-        if about["version"]:
-            spec = about["adapter"] and Spec(**about["adapter"] | {"targets": tuple(about["adapter"]["targets"])})
-            like = model.params if spec is None else _adapter_shapes(model.config, spec)
-            items = ocp.args.Composite(policy=ocp.args.StandardRestore(jax.tree.map(_abstract, like)))
-            tree = self._manager.restore(step, args=items)["policy"]
-            if spec is None:
-                policy = Policy(model.with_params(tree), about["version"])
-            else:
-                policy = Policy(model, about["version"], Adapters(Lora(**tree), (spec,)))
+        if about["version"] and about["adapter"] is None:
+            policy = Policy(model.with_params(self._store.load(name, model.params)), about["version"])
+        elif about["version"]:
+            spec = Spec(**about["adapter"] | {"targets": tuple(about["adapter"]["targets"])})
+            lora = Lora(**self._store.load(name, _like(model, spec)))
+            policy = Policy(model, about["version"], Adapters(lora, (spec,)))
         student = policy if about["student_is_policy"] else start.student
         return State(policy=policy, student=student, round=about["round"]), about["journal"]
 
+    def _rounds(self) -> list[int]:
+        return sorted(int(name) for name in self._store.names() if name.isdecimal())
 
-def _tree(lora: Lora) -> dict[str, Any]:
-    return {"a": lora.a, "b": lora.b, "scale": lora.scale}
+    def _thin(self) -> None:
+        for number in self._rounds()[: -self._keep]:
+            self._store.drop(str(number))
+            for path in self._lines:
+                (self._copies / f"{number}.{path.name}").unlink(missing_ok=True)
+
+    def _put_back(self, number: int) -> None:
+        for path in self._lines:
+            copy = self._copies / f"{number}.{path.name}"
+            if not path.exists() and copy.exists():
+                copy.copy(path)
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+def _like(model: Any, spec: Spec) -> dict[str, Any]:
+    """Returns the shapes and places of a policy's adapter."""
+    like: dict[str, Any] = {"a": {}, "b": {}}
+    layers, where = model.config.num_layers, model.mesh
 
+    def leaf(shape, axes):
+        return jax.ShapeDtypeStruct(shape, "float32", sharding=mesh.sharding(where, shape, axes))
 
-def _adapter_shapes(config: Any, spec: Spec) -> dict[str, Any]:
-    shapes = {name: config.projections()[name] for name in spec.targets}
-    float32 = jax.numpy.float32
-    return {
-        "a": {n: jax.ShapeDtypeStruct((config.num_layers, 1, i, spec.rank), float32) for n, (i, _) in shapes.items()},
-        "b": {n: jax.ShapeDtypeStruct((config.num_layers, 1, spec.rank, o), float32) for n, (_, o) in shapes.items()},
-        "scale": jax.ShapeDtypeStruct((1,), float32),
-    }
+    for name in spec.targets:
+        inside, outside = model.config.projections()[name]
+        a, b = factor_axes(name)
+        like["a"][name] = leaf((layers, 1, inside, spec.rank), a)
+        like["b"][name] = leaf((layers, 1, spec.rank, outside), b)
+    return like | {"scale": leaf((1,), ("adapters",))}

@@ -1,4 +1,4 @@
-"""The `selfadapt` command: train, analyze, report, pretrain.
+"""The `selfadapt` command: train, plan, analyze, report, pretrain.
 
 Whatever needs JAX is imported inside the command that needs it, so that `selfadapt --help` and a mistyped
 argument answer at once.
@@ -17,9 +17,14 @@ import types
 from collections.abc import Sequence
 from typing import NoReturn
 
-from selfadapt.errors import UserError
+from selfadapt import distributed
+from selfadapt.errors import Preempted, UserError
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, PREEMPTED, INTERRUPTED = 2, 75, 130
+_REASONS = {  # what the other processes of a run say about this one
+    USER_ERROR: "has stopped at an error; what it printed says which",
+    INTERRUPTED: "was stopped by Ctrl-C",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,10 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments after the program's name; those of this process by default.
 
     Returns:
-      0 on success, 2 after an error that the user can put right (one line on stderr), 130 after Ctrl-C.
-      Any other error is a fault of the program and leaves as an exception with its traceback.
+      0 on success, 2 after an error that the user can put right (one line on stderr), 75 after SIGTERM once
+      the work under way is saved, 130 after Ctrl-C.
+      Any other error is a fault of the program and leaves as an exception with its traceback. As one of several
+      processes this one then ends at once, and the others with it; 76 is the status after the death of another.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(argv)
+    except BaseException:
+        if distributed.process_count() > 1:
+            print(f"{distributed.label()}: error: a fault of the program", file=sys.stderr)
+            traceback.print_exc()
+        distributed.close(1, "has stopped at a fault of the program; what it printed says more")
+        raise
+    distributed.close(status, _REASONS.get(status, ""))
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    """Runs one command; returns the status, or raises what is a fault of the program."""
     # Only its tokenizers are used, so its advice to install a framework for models would mislead.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     workdir = None
@@ -44,32 +65,61 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"\nselfadapt: stopped by Ctrl-C. {_kept(workdir)}", file=sys.stderr)
+        print(f"\n{distributed.label()}: stopped by Ctrl-C. {_kept(workdir)}", file=sys.stderr)
         return INTERRUPTED
+    except Preempted:
+        if distributed.is_main():
+            print(f"selfadapt: stopped by SIGTERM, all work saved. {_kept(workdir)}", file=sys.stderr)
+        return PREEMPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        distributed.end_if_lost(error)
         if not _is_for_the_user(error):
             raise
         if "--traceback" in argv:
             traceback.print_exc()
-        print(f"selfadapt: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{distributed.label()}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     return 0
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.profile:
+        arguments.overrides["telemetry.profile"] = arguments.profile
     config = _load_config(arguments)
-    from selfadapt import experiment
+    from selfadapt import compilation, experiment
 
+    distributed.initialize(arguments.distributed)
+    compilation.use_cache()
+    distributed.catch_sigterm()
     experiment.train(config, arguments.workdir)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from selfadapt.plan import topology
+
+    topology.quiet(arguments.topology)  # before anything imports JAX
+    config = _load_config(arguments)
+    from selfadapt.plan import report, table
+    from selfadapt.plan.workload import Assumed
+
+    def progress(line: str) -> None:
+        print(f"compiling {line}", file=sys.stderr)
+
+    assumed = None if arguments.tokens is None else Assumed.parse(arguments.tokens)
+    only = report.ALL if arguments.only is None else arguments.only.split(",")
+    plan = report.plan(config, arguments.topology, arguments.model, assumed, progress, only)
+    print(report.to_json(plan) if arguments.json else table.format_plan(plan))
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     config = _load_config(arguments)
+    from selfadapt import compilation
     from selfadapt.domains import tiny_model
 
+    compilation.use_cache()
     tiny_model.pretrain(config, arguments.workdir)
 
 
@@ -142,11 +192,42 @@ def _parser() -> _Parser:
         "Pretrains the embedded model of a config file and writes it as a Hugging Face directory.",
         fields,
     )
-    for made in (train, pretrain):
+    plan = command(
+        "plan",
+        _plan,
+        "say what a run takes on a TPU slice or here, before it is paid for",
+        "Compiles the programs of a config for a topology, without its devices and without weights, and prints\n"
+        "what each takes on a device: memory by kind and whether it fits, work, communication, and the time at\n"
+        "the chip's published rates. docs/scaling.md explains the tables.",
+        fields,
+    )
+    for made in (train, pretrain, plan):
         made.add_argument(
             "--config", required=True, metavar="FILE[:ARG]", help="config file; ARG is handed to its get_config(ARG)"
         )
+    for made in (train, pretrain):
         made.add_argument("--workdir", required=True, metavar="DIR", help="directory for everything the run writes")
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="be one of several processes that JAX finds by itself (TPU pods, GKE, SLURM); see docs/launch.md",
+    )
+    plan.add_argument(
+        "--topology", required=True, metavar="NAME", help="v5e:4x4, v5p:4x4x4, v6e:8x8, ...; local is this machine"
+    )
+    plan.add_argument(
+        "--model", metavar="PATH", help="a model's directory or config.json; needs no weights (default: config.model)"
+    )
+    plan.add_argument(
+        "--tokens", metavar="A=N,...", help="sizes of texts where no data can be read, such as passage=200,edit=240"
+    )
+    plan.add_argument(
+        "--only", metavar="PART,...", help="compile only these: sample, adapt, answer, improve, log_likelihood"
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    train.add_argument(
+        "--profile", metavar="START:STOP", help="trace these seconds of the run into WORKDIR/profile (slows them down)"
+    )
     analyze = command(
         "analyze",
         _analyze,
@@ -231,5 +312,5 @@ def _kept(workdir: str | None) -> str:
     names = [f"{file.name}/" if file.is_dir() else file.name for file in files if not file.name.startswith(".")]
     if not names:
         return "Nothing was written."
-    goes_on = ". The same command goes on after the last finished round" if "checkpoints/" in names else ""
+    goes_on = ". The same command goes on from there" if "checkpoints/" in names else ""
     return f"What was finished is kept in {workdir}: {', '.join(names)}{goes_on}"

@@ -18,6 +18,7 @@ import ml_collections
 from selfadapt.errors import UserError
 from selfadapt.files import make_directory, write_text
 
+_RESULTLESS = ("mesh.", "checkpoint.", "telemetry.")  # groups that change how a run goes and not what comes out
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NAMES = {
     bool: "true or false",
@@ -83,25 +84,44 @@ def save_config(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -
 def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
     """Refuses a workdir that belongs to another experiment.
 
-    A workdir that is absent, has no `config.json`, or has one equal to `config` is accepted.
+    A workdir that is absent, has no `config.json`, or has one equal to `config` is accepted. Where the run's
+    devices, checkpoints and telemetry differ it is still the same experiment.
 
     Raises:
       ConfigError: its `config.json` differs (the first differing fields are named) or is unreadable.
     """
+    if "://" in os.fspath(workdir):
+        raise ConfigError(
+            f"the workdir {workdir} is not a directory of this machine; mount it, or give a local workdir and "
+            f"keep the checkpoints there with --config.checkpoint.directory={workdir}"
+        )
     workdir = pathlib.Path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"the workdir {workdir} is a file; name a directory")
-    path = workdir / "config.json"
+    check_same(workdir / "config.json", config, f"workdir {workdir}")
+
+
+def check_same(path: os.PathLike, config: ml_collections.ConfigDict, what: str) -> None:
+    """Refuses what belongs to another experiment.
+
+    Args:
+      path: the `config.json` of what there is, of any kind that has pathlib's methods; it may be absent.
+      config: the experiment.
+      what: names, in errors, what the file lies in, such as "workdir runs/a".
+
+    Raises:
+      ConfigError: the experiments differ (the first differing fields are named), or the file is unreadable.
+    """
     if not path.exists():
         return
     try:
-        saved = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
+        saved = _deciding(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"{path} cannot be read ({error}), so it cannot be told whether this workdir belongs to the "
-            "experiment; use a fresh workdir"
+            f"{path} cannot be read ({error}), so it cannot be told whether the {what} belongs to the "
+            "experiment; use a fresh one"
         ) from error
-    given = dict(_leaves(json.loads(config_to_json(config))))
+    given = _deciding(json.loads(config_to_json(config)))
 
     def show(fields: dict[str, Any], name: str) -> str:
         return json.dumps(fields[name]) if name in fields else "absent"
@@ -114,8 +134,8 @@ def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict)
     if differing:
         more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise ConfigError(
-            f"the workdir {workdir} belongs to another experiment: {'; '.join(differing[:3])}{more}. "
-            "Use a fresh workdir, or the config it was started with"
+            f"the {what} belongs to another experiment: {'; '.join(differing[:3])}{more}. "
+            "Use a fresh one, or the config it was started with"
         )
 
 
@@ -255,6 +275,11 @@ def _unknown(config: ml_collections.ConfigDict, group: ml_collections.ConfigDict
         for field, value in group.items()
     )
     return f"config.{name} does not exist.{hint} There are: {fields}"
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields that results depend on."""
+    return {name: value for name, value in _leaves(config) if not name.startswith(_RESULTLESS)}
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

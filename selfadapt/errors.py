@@ -1,4 +1,4 @@
-"""The error that means: the user can put this right, and the message says how."""
+"""What ends a run early: the error that a user can put right, and the machine being taken away."""
 
 
 class UserError(Exception):
@@ -8,3 +8,7 @@ class UserError(Exception):
     names what was wrong, where, and what would be right. Subclasses also derive from the built-in error
     they refine (`ValueError`, `OSError`), so that Python callers can catch either.
     """
+
+
+class Preempted(Exception):
+    """SIGTERM has come, and the run has stopped at a place from which it goes on when it is started again."""

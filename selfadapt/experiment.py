@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import math
 import os
@@ -22,29 +23,33 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt import files, loop
+from selfadapt import checkpoint, distributed, files, loop, telemetry
 from selfadapt.checkpoint import Checkpoints
 from selfadapt.config import check_workdir, save_config
 from selfadapt.domains import Applied, Domain, make_domain
 from selfadapt.errors import UserError
 from selfadapt.improve import select
 from selfadapt.improve.rest_em import RestEM
+from selfadapt.ledger import DurableLedger, Ledger
 from selfadapt.loop import Settings
+from selfadapt.mesh import make_mesh
 from selfadapt.metrics import MetricsWriter, Progress, duration, mean_and_stderr, paired_difference
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import load_model
 from selfadapt.models.peft import save_peft
 from selfadapt.policy import Policy, State
 from selfadapt.programs.schedule import optimiser_steps
+from selfadapt.sinks import Sinks
 from selfadapt.types import Edit, Outcome, Task, Update
 
 PACKAGES = ("selfadapt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+LINES = ("metrics.jsonl", "edits.jsonl")
 EQUAL_STEPS = "passage, equal steps"
 ON_UNTRAINED = "{} edits on untrained weights"
 
 
 def train(config: Any, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Runs an experiment, or goes on with the one that a workdir holds after its last finished round.
+    """Runs an experiment, or goes on where the run that a workdir holds was stopped.
 
     Args:
       config: the experiment; `configs/quickstart.py` names and explains its fields.
@@ -57,49 +62,70 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
       UserError: the config, the data or the workdir cannot be used; nothing has been computed by then.
+      Preempted: SIGTERM has come (where `distributed.catch_sigterm` was called, as the command does); what was
+        done is saved, and another call goes on from there.
     """
     from selfadapt import report
 
+    if distributed.is_main():
+        check_workdir(workdir, config)
     workdir = pathlib.Path(workdir)
-    check_workdir(workdir, config)
     settings, improve = make_settings(config), make_improve(config)
-    model = load_model(config.model, dtype=config.dtype)
+    telemetry.check(config.telemetry)
+    directory = checkpoint.place(config, workdir)
+    model = load_model(config.model, dtype=config.dtype, mesh=make_mesh(**config.mesh))
     resolve_targets(config.policy_update.targets, model.config)
     domain = make_domain(config, model)
     heldout = domain.tasks("heldout", config.evaluation.contexts)
     for number in range(config.rounds):
         domain.tasks("train", config.contexts, number)  # too little data is found out now
-    save_config(workdir, config)
-    start = Policy(model)
-    with Checkpoints(workdir) as checkpoints:
+    if distributed.is_main():
+        save_config(workdir, config)
+        checkpoint.claim(directory, config)
+    start, progress = Policy(model), Progress()
+    lines = [workdir / name for name in LINES if config.checkpoint.directory]
+    with Checkpoints(directory, config.checkpoint.keep, lines) as checkpoints:
         state, journal = checkpoints.restore(State(policy=start, student=start))
         if journal is None:
             journal = {"scores": {}, "rounds": [], "invalid": {}, "seconds": {}, "files": {}}
-        for name in ("metrics.jsonl", "edits.jsonl"):
-            _cut(workdir / name, journal["files"].get(name, 0))  # what came after the last finished round is redone
-        with MetricsWriter(workdir) as writer:
-            run = _Run(config, settings, domain, heldout, writer, Progress(), journal, start)
-            run.start_from(state)
+        for name in LINES if distributed.is_main() else ():
+            # What came after the checkpoint is written again, from the ledger.
+            _cut(workdir / name, journal["files"].get(name, 0))
+        with (
+            MetricsWriter(workdir, Sinks(config.telemetry, workdir, config)) as writer,
+            telemetry.Telemetry(config, workdir, writer) as meters,
+            DurableLedger(
+                directory, config.checkpoint.every_seconds, functools.partial(_damaged, writer, progress)
+            ) as ledger,
+        ):
+            improve = dataclasses.replace(improve, ledger=ledger)
+            run = _Run(config, settings, domain, heldout, writer, progress, meters, ledger, journal, start)
+            run.start_from(state, checkpoints.damaged)
             if state.round == 0 and not journal["scores"]:
                 run.references()
                 run.ladder("untrained", state)
+                meters.end_round(0)
                 checkpoints.save(state, run.state_of_files(workdir))
             while state.round < config.rounds:
                 state = run.round(state, improve)
                 run.ladder(f"round{state.round}", state)
+                meters.end_round(state.round)
                 checkpoints.save(state, run.state_of_files(workdir))
-            with run.progress.phase("save"):
+                ledger.forget(state.round - 1)  # the round before is safe now; its checkpoint is whole
+            with run.progress.phase("save"), meters.phase("save", round=state.round):
                 run.controls(state)
                 summary = run.summary()
                 if state.policy.adapter is None:
                     state.policy.model.save(workdir / "policy")
                 else:
                     save_peft(state.policy.adapter, workdir / "policy", base=config.model)
-                files.write_json(workdir / "summary.json", summary)
+                if distributed.is_main():
+                    files.write_json(workdir / "summary.json", summary)
                 writer.event("finished", seconds=summary["seconds"])
-    path = report.write_report(workdir)
-    print(format_ladder(summary))
-    print(f"\nThe report is {path}")
+    if distributed.is_main():
+        path = report.write_report(workdir)
+        print(format_ladder(summary))
+        print(f"\nThe report is {path}")
     return summary
 
 
@@ -162,24 +188,33 @@ def make_improve(config: Any) -> RestEM:
 class _Run:
     """A run in progress: what it has measured so far (the journal), and where it writes."""
 
-    def __init__(self, config, settings: Settings, domain: Domain, heldout, writer, progress, journal, start):
+    def __init__(
+        self, config, settings: Settings, domain: Domain, heldout, writer, progress, meters, ledger, journal, start
+    ):
         self.config, self.settings, self.domain, self.heldout = config, settings, domain, heldout
         self.writer: MetricsWriter = writer
         self.progress: Progress = progress
+        self.meters: telemetry.Telemetry = meters
+        self.ledger: Ledger = ledger
         self.journal: dict[str, Any] = journal
         self.start: Policy = start
         self.evaluation = dataclasses.replace(settings, edits=config.evaluation.edits)
         self.last_edits: list[Edit] = []
 
     @contextlib.contextmanager
-    def _phase(self, name: str, total: int, prefix: str):
+    def _phase(self, name: str, total: int, prefix: str, round: int):
         unit = {"sample": "passage", "improve": "update"}.get(name, "adapter")
-        with self.progress.phase(name, total=total, unit=unit, label=f"{prefix}: {name}") as step:
+        with (
+            self.progress.phase(name, total=total, unit=unit, label=f"{prefix}: {name}") as step,
+            self.meters.phase(name, round=round, label=prefix),
+        ):
             yield step.advance
 
-    def start_from(self, state: State) -> None:
-        """Says what is about to happen."""
+    def start_from(self, state: State, damaged: Sequence[tuple[str, str]]) -> None:
+        """Says what is about to happen, and which checkpoints could not be used."""
         config = self.config
+        for path, reason in damaged:
+            _damaged(self.writer, self.progress, path, reason)
         self.writer.event("started", round=state.round, model=config.model, versions=versions())
         done = f", going on after round {state.round}" if self.journal["scores"] else ""
         self.progress.log(
@@ -198,17 +233,23 @@ class _Run:
         for name, what in rows.items():
             if len(what) == len(tasks):
                 pairs = [(Edit(task.id, 0, "", ""), each) for task, each in zip(tasks, what, strict=True)]
-                self.evaluate(name, self.start, pairs)
+                self.evaluate(name, self.start, pairs, self.ledger.round(0).within(name))
 
     def ladder(self, name: str, state: State) -> None:
         """Evaluates a policy: its edits of the held-out tasks, applied to the student."""
-        with self._phase("sample", len(self.heldout), name) as advance:
-            self.last_edits = loop.sample(state.policy, self.domain, self.heldout, self.evaluation, advance)
-        self.evaluate(name, state.student, loop.applied(self.domain, self.heldout, self.last_edits), state.round)
+        with self._phase("sample", len(self.heldout), name, state.round) as advance:
+            self.last_edits = self._heldout_edits(state, advance)
+        pairs = loop.applied(self.domain, self.heldout, self.last_edits)
+        self.evaluate(name, state.student, pairs, self.ledger.round(state.round).within("heldout"), state.round)
+
+    def _heldout_edits(self, state: State, advance: loop.Advance | None = None) -> list[Edit]:
+        place = self.ledger.round(state.round).within("heldout").within("sample")
+        return loop.sample(state.policy, self.domain, self.heldout, self.evaluation, advance, place)
 
     def controls(self, state: State) -> None:
         """Evaluates what the ladder is compared with: equal steps, and the last edits on the first weights."""
-        edits = self.last_edits or loop.sample(state.policy, self.domain, self.heldout, self.evaluation)
+        ledger = self.ledger.within("controls")
+        edits = self.last_edits or self._heldout_edits(state)
         pairs = loop.applied(self.domain, self.heldout, edits)
         alone = {task.id: self.domain.apply(task, None) for task in self.heldout}
         if all(isinstance(what, Update) for what in (*alone.values(), *(what for _, what in pairs))):
@@ -216,21 +257,24 @@ class _Run:
             if all(what == alone[edit.task_id] for edit, what in equal):
                 self.journal["scores"][EQUAL_STEPS] = self.journal["scores"]["passage"]  # they are equal already
             else:
-                self.evaluate(EQUAL_STEPS, self.start, equal, state.round, "control")
+                place = ledger.within("equal steps")
+                self.evaluate(EQUAL_STEPS, self.start, equal, place, state.round, "control")
         if state.round and state.student is not self.start:
-            self.evaluate(ON_UNTRAINED.format(f"round{state.round}"), self.start, pairs, state.round, "control")
+            name, place = ON_UNTRAINED.format(f"round{state.round}"), ledger.within("on untrained")
+            self.evaluate(name, self.start, pairs, place, state.round, "control")
 
     def evaluate(
         self,
         name: str,
         student: Policy,
         pairs: Sequence[tuple[Edit, Applied]],
+        ledger: Ledger,
         round: int = 0,
         phase: str = "eval",
     ) -> None:
         """Scores one row on the held-out tasks and records it; "control" marks rows beside the ladder."""
-        with self._phase("evaluate", len(pairs), name) as advance:
-            outcomes = loop.score(student, self.domain, self.heldout, pairs, self.settings, advance)
+        with self._phase("evaluate", len(pairs), name, round) as advance:
+            outcomes = loop.score(student, self.domain, self.heldout, pairs, self.settings, advance, ledger)
         self._record(outcomes, [what for _, what in pairs], self.heldout, round, phase, name)
         rewards = collections.defaultdict(list)
         for outcome in outcomes:
@@ -246,9 +290,10 @@ class _Run:
         name = f"round{state.round}" if state.round else "untrained"
 
         def phase(phase_name, total):
-            return self._phase(phase_name, total, f"round {number}")
+            return self._phase(phase_name, total, f"round {number}", number)
 
-        after, what = loop.run_round(state, self.domain, tasks, improve, self.settings, phase)
+        ledger = self.ledger.round(number)
+        after, what = loop.run_round(state, self.domain, tasks, improve, self.settings, phase, ledger)
         chosen = what.facts["chosen"]
         self._record(what.outcomes, [each for _, each in what.pairs], tasks, number, "train", name, chosen)
         best: dict[str, float] = {}
@@ -297,9 +342,9 @@ class _Run:
             )
 
     def state_of_files(self, workdir: pathlib.Path) -> dict[str, Any]:
-        """Returns the journal with what a later start needs: seconds so far, and how long the files are."""
-        written = [workdir / name for name in ("metrics.jsonl", "edits.jsonl")]
-        self.journal["files"] = {path.name: path.stat().st_size for path in written}
+        """Returns the journal with what a later start needs: seconds so far, and how long the files are on disk."""
+        if distributed.is_main():  # whose journal it is that is kept
+            self.journal["files"] = {name: files.synced_size(workdir / name) for name in LINES}
         return self.journal | {"seconds": self._seconds()}
 
     def _seconds(self) -> dict[str, float]:
@@ -385,6 +430,18 @@ def _text(sequence: Any) -> str:
     return sequence if isinstance(sequence, str) else f"{len(getattr(sequence, 'ids', sequence))} tokens"
 
 
+def _damaged(writer: MetricsWriter, progress: Progress, path: os.PathLike | str, reason: str) -> None:
+    """Says that something stored cannot be used."""
+    progress.log(f"selfadapt: {path} cannot be used: {reason}")
+    writer.event("damaged", path=str(path), reason=reason)
+
+
 def _cut(path: pathlib.Path, size: int) -> None:
-    if path.exists():
-        os.truncate(path, min(size, path.stat().st_size))
+    have = path.stat().st_size if path.exists() else 0
+    if have < size:
+        raise UserError(
+            f"{path} has {have} bytes, and the checkpoint that this run goes on from was made when it had {size}; "
+            "put the file back, or use a fresh workdir"
+        )
+    if have > size:
+        os.truncate(path, size)

@@ -52,7 +52,7 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    with _storage_errors(path):
+    with storage_errors(path):
         try:
             with open(partial, "wb") as file:
                 file.write(text.encode("utf-8", "replace"))
@@ -69,6 +69,13 @@ def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(plain(value), indent=2) + "\n")
 
 
+def synced_size(path: str | os.PathLike) -> int:
+    """Returns the length of a file in bytes, all of which are on disk by then."""
+    with storage_errors(path), open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
 def make_directory(path: str | os.PathLike) -> pathlib.Path:
     """Makes a directory and its parents; one that stands already is left as it is.
 
@@ -76,7 +83,7 @@ def make_directory(path: str | os.PathLike) -> pathlib.Path:
       StorageError: it cannot be made, for instance because a file has its name.
     """
     path = pathlib.Path(path)
-    with _storage_errors(path):
+    with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -91,7 +98,7 @@ class JsonlWriter:
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        with _storage_errors(self.path):
+        with storage_errors(self.path):
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._size = _end_of_last_line(self._file)
             os.ftruncate(self._file, self._size)
@@ -104,7 +111,7 @@ class JsonlWriter:
         """
         # A lone surrogate, which UTF-8 cannot carry, is written as its JSON escape and so survives.
         line = (json.dumps(plain(record), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        with _storage_errors(self.path):
+        with storage_errors(self.path):
             try:
                 left = memoryview(line)
                 while left:
@@ -159,7 +166,8 @@ def _end_of_last_line(file: int) -> int:
 
 
 @contextlib.contextmanager
-def _storage_errors(path: pathlib.Path) -> Iterator[None]:
+def storage_errors(path: os.PathLike) -> Iterator[None]:
+    """Turns an `OSError` of the body into a `StorageError` that names the path and what to do."""
     try:
         yield
     except OSError as error:

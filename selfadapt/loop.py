@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from selfadapt import meter
 from selfadapt.domains.base import Applied, Domain
+from selfadapt.ledger import Ledger
 from selfadapt.models.lora import Adapters
 from selfadapt.policy import Policy, State
 from selfadapt.programs.adapt import adapt
@@ -53,6 +56,7 @@ class Settings:
 Improve = Callable[[State, Mapping[str, float], Sequence[Outcome]], tuple[State, dict[str, Any]]]
 Advance = Callable[[int], None]
 Phase = Callable[[str, int], contextlib.AbstractContextManager[Advance]]
+_NOTHING_DONE = Ledger()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,7 @@ def run_round(
     improve: Improve,
     settings: Settings,
     phase: Phase = _silent,
+    ledger: Ledger = _NOTHING_DONE,
 ) -> tuple[State, Round]:
     """Runs one round of the outer loop.
 
@@ -95,19 +100,20 @@ def run_round(
       improve: the outer update; gets the state, the baselines and the outcomes.
       settings: how edits are sampled and scored.
       phase: wraps each phase, for a progress display; gets its name and how many units it has.
+      ledger: what of this round was done before an interruption.
 
     Returns:
       The next state, and what happened.
     """
     with phase("baseline", len(tasks)) as advance:
         without = [(Edit(task.id, 0, "", ""), domain.baseline(task)) for task in tasks]
-        unedited = score(state.student, domain, tasks, without, settings, advance)
+        unedited = score(state.student, domain, tasks, without, settings, advance, ledger.within("baseline"))
     baselines = {outcome.edit.task_id: outcome.reward for outcome in unedited}
     with phase("sample", len(tasks)) as advance:
-        edits = sample(state.policy, domain, tasks, settings, advance)
+        edits = sample(state.policy, domain, tasks, settings, advance, ledger.within("sample"))
     with phase("apply and score", len(edits)) as advance:
         pairs = applied(domain, tasks, edits)
-        outcomes = score(state.student, domain, tasks, pairs, settings, advance)
+        outcomes = score(state.student, domain, tasks, pairs, settings, advance, ledger.within("score"))
     with phase("improve", 1) as advance:
         state, facts = improve(state, baselines, outcomes)
         advance(1)
@@ -115,37 +121,46 @@ def run_round(
 
 
 def sample(
-    policy: Policy, domain: Domain, tasks: Sequence[Task], settings: Settings, advance: Advance | None = None
+    policy: Policy,
+    domain: Domain,
+    tasks: Sequence[Task],
+    settings: Settings,
+    advance: Advance | None = None,
+    ledger: Ledger = _NOTHING_DONE,
 ) -> list[Edit]:
     """Samples `settings.edits` edits for each task, in the order of the tasks.
 
     An edit's random key comes from the seed, the policy's version, the task's id and the sample's index.
     """
     edits = []
-    for start in range(0, len(tasks), settings.at_once):
-        chosen = tasks[start : start + settings.at_once]
-        prompts = [domain.edit_prompt(task) for task in chosen]
-        results = generate(
-            policy.model,
-            prompts if policy.adapter is None else [prompts],
-            adapters=policy.adapter,
-            max_new_tokens=settings.edit_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=settings.seed,
-            num_samples=settings.edits,
-            ids=[f"edit {policy.version} {task.id}" for task in chosen],
-            return_details=True,
-        )
-        each = results if policy.adapter is None else results[0]
-        for task, prompt, samples in zip(chosen, prompts, each, strict=True):
-            edits += [
-                Edit(task.id, index, prompt, written.text, written.tokens, policy.version)
-                for index, written in enumerate(samples)
-            ]
+    for number, chosen in enumerate(_chunks(tasks, settings.at_once)):
+        edits += ledger.once(str(number), functools.partial(_sampled, policy, domain, chosen, settings))
         if advance:
             advance(len(chosen))
     return edits
+
+
+def _sampled(policy: Policy, domain: Domain, tasks: Sequence[Task], settings: Settings) -> list[Edit]:
+    prompts = [domain.edit_prompt(task) for task in tasks]
+    results = generate(
+        policy.model,
+        prompts if policy.adapter is None else [prompts],
+        adapters=policy.adapter,
+        max_new_tokens=settings.edit_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        num_samples=settings.edits,
+        ids=[f"edit {policy.version} {task.id}" for task in tasks],
+        return_details=True,
+    )
+    each = results if policy.adapter is None else results[0]
+    meter.add("edits", sampled=len(tasks) * settings.edits)
+    return [
+        Edit(task.id, index, prompt, written.text, written.tokens, policy.version)
+        for task, prompt, samples in zip(tasks, prompts, each, strict=True)
+        for index, written in enumerate(samples)
+    ]
 
 
 def applied(domain: Domain, tasks: Sequence[Task], edits: Sequence[Edit]) -> list[tuple[Edit, Applied]]:
@@ -161,6 +176,7 @@ def score(
     pairs: Sequence[tuple[Edit, Applied]],
     settings: Settings,
     advance: Advance | None = None,
+    ledger: Ledger = _NOTHING_DONE,
 ) -> list[Outcome]:
     """Applies edits to the student, each to a copy of its own, and judges what comes out.
 
@@ -172,30 +188,38 @@ def score(
     """
     by_id = {task.id: task for task in tasks}
     outcomes = []
-    for start in range(0, len(pairs), settings.at_once):
-        chosen = pairs[start : start + settings.at_once]
-        status, answers = _answers(student, domain, by_id, chosen, settings)
-        chosen_tasks = [by_id[edit.task_id] for edit, _ in chosen]
-        repeated = [task for task, runs in zip(chosen_tasks, answers, strict=True) for _ in runs]
-        grades = iter(domain.grade(repeated, [run for runs in answers for run in runs]))
-        for (edit, _), reason, runs in zip(chosen, status, answers, strict=True):
-            verdicts = [verdict for _ in runs for verdict in next(grades)]
-            outcomes.append(
-                Outcome(
-                    edit=edit,
-                    reward=float(np.mean(verdicts)),
-                    answers=tuple(answer for run in runs for answer in run),
-                    verdicts=tuple(verdicts),
-                    status=reason,
-                    policy_version=student.version,
-                )
-            )
+    for number, chosen in enumerate(_chunks(pairs, settings.at_once)):
+        part = ledger.within(str(number))
+        judge = functools.partial(_judged, student, domain, by_id, chosen, settings, part)
+        outcomes += part.once("outcomes", judge)
         if advance:
             advance(len(chosen))
     return outcomes
 
 
-def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[list[list[str]]]]:
+def _judged(student, domain, by_id, pairs, settings, ledger) -> list[Outcome]:
+    status, answers = _answers(student, domain, by_id, pairs, settings, ledger)
+    tasks = [by_id[edit.task_id] for edit, _ in pairs]
+    repeated = [task for task, runs in zip(tasks, answers, strict=True) for _ in runs]
+    grades = iter(domain.grade(repeated, [run for runs in answers for run in runs]))
+    outcomes = []
+    for (edit, _), reason, runs in zip(pairs, status, answers, strict=True):
+        verdicts = [verdict for _ in runs for verdict in next(grades)]
+        outcomes.append(
+            Outcome(
+                edit=edit,
+                reward=float(np.mean(verdicts)),
+                answers=tuple(answer for run in runs for answer in run),
+                verdicts=tuple(verdicts),
+                status=reason,
+                policy_version=student.version,
+            )
+        )
+    meter.add("edits", scored=len(outcomes))
+    return outcomes
+
+
+def _answers(student, domain, by_id, pairs, settings, ledger) -> tuple[list[str], list[list[list[str]]]]:
     """Returns for each edit its status, and for each inner run the answers to the task's questions."""
     options = dict(max_new_tokens=settings.answer_tokens, stop=settings.answer_stop)
     status, answers = ["ok"] * len(pairs), [[] for _ in pairs]
@@ -204,7 +228,8 @@ def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[l
     if updates:
         jobs = [(i, what.replace(seed=what.seed + run)) for i, what in updates for run in range(settings.inner_runs)]
         start = None if student.adapter is None else Adapters.stack([student.adapter] * len(jobs))
-        adapters = adapt(student.model, [what for _, what in jobs], init=start)
+        train = functools.partial(adapt, student.model, [what for _, what in jobs], init=start)
+        adapters = ledger.adapters(student.model, lambda snapshots: train(snapshots=snapshots))
         prompts = [domain.questions(by_id[pairs[i][0].task_id], "") for i, _ in jobs]
         for (i, _), reason, texts in zip(
             jobs, adapters.status, generate(student.model, prompts, adapters=adapters, **options), strict=True
@@ -221,3 +246,7 @@ def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[l
         for (i, _), each in zip(contexts, prompts, strict=True):
             answers[i].append([next(stream) for _ in each])
     return status, answers
+
+
+def _chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

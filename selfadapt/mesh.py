@@ -255,8 +255,8 @@ def to_host(tree: Any) -> Any:
     def gathered(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
             return leaf
-        jax.block_until_ready(leaf)  # on CPU, programs under way may hold the threads that the gathering needs
-        return _moved(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+        # One by one: of many collectives under way on a CPU, none might get the threads that it needs.
+        return np.asarray(_moved(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf))
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gathered, tree)))
 

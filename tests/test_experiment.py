@@ -83,18 +83,17 @@ def comparable(workdir):
     return parts, (workdir / "edits.jsonl").read_bytes(), (workdir / "policy" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("phase", ["apply and score", "improve"])
-def test_an_interrupted_run_goes_on_to_the_same_result(finished, model_directory, tmp_path, monkeypatch, phase):
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(finished, model_directory, tmp_path, monkeypatch):
     config, workdir = small_config(model_directory), tmp_path / "run"
     real = loop.run_round
 
-    def interrupted(state, domain, tasks, improve, settings, watch):
+    def interrupted(state, domain, tasks, improve, settings, watch, ledger):
         def stopping(name, total):
-            if state.round == 1 and name == phase:
+            if state.round == 1 and name == "improve":
                 raise KeyboardInterrupt
             return watch(name, total)
 
-        return real(state, domain, tasks, improve, settings, stopping)
+        return real(state, domain, tasks, improve, settings, stopping, ledger)
 
     monkeypatch.setattr(loop, "run_round", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -154,7 +153,7 @@ def test_inner_runs_train_with_seeds_that_all_edits_share(model_directory, monke
     tasks = domain.tasks("heldout", 2)
     seen = []
     real = loop.adapt
-    monkeypatch.setattr(loop, "adapt", lambda model, updates, init=None: seen.extend(updates) or real(model, updates))
+    monkeypatch.setattr(loop, "adapt", lambda model, updates, **rest: seen.extend(updates) or real(model, updates))
     pairs = [(Edit(task.id, 0, "", "x"), domain.apply(task, "x")) for task in tasks]
     outcomes = loop.score(Policy(model), domain, tasks, pairs, settings)
     assert [update.seed for update in seen] == [0, 1, 2] * 2

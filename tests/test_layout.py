@@ -8,13 +8,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("experiment",),
-    ("loop", "improve", "checkpoint", "analyze", "report"),
-    ("domains", "policy"),
+    ("experiment", "plan"),
+    ("loop", "improve", "checkpoint", "analyze", "report", "telemetry"),
+    ("domains", "policy", "ledger"),
     ("graders", "data", "programs"),
     ("models", "config", "defaults", "metrics", "seal_results"),
-    ("files",),
-    ("types", "errors"),
+    ("sinks", "store"),
+    ("files", "distributed", "mesh"),
+    ("watchdog",),
+    ("types", "errors", "meter", "compilation", "chips"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -17,6 +17,7 @@ from selfadapt.domains import prompts, tiny_world
 from selfadapt.domains.base import Applied
 from selfadapt.errors import UserError
 from selfadapt.graders import GradeItem, Grader, get_grader
+from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
 from selfadapt.types import ContextEdit, Task, TokenSequence, Update
@@ -264,13 +265,7 @@ def make(config: Any, model: Model) -> Knowledge:
         if value not in allowed:
             raise UserError(f"config.{field} is {value!r}; it must be one of {', '.join(allowed)}")
     embedded = config.model == "tiny"
-    preset = ("tiny" if embedded else "seal") if config.inner.preset == "auto" else config.inner.preset
-    fields = dict(PRESETS[preset])
-    fields |= {name: config.inner[name] for name in fields if config.inner[name] is not None}
-    if isinstance(fields["targets"], str) and fields["targets"] != "all-linear":
-        fields["targets"] = fields["targets"].split(",")
-    fields["targets"] = resolve_targets(fields["targets"], model.config)
-    update = Update((), **fields, seed=config.inner.seed)
+    update = inner_update(config, model.config)
     if config.inner.padding == "seal" and not model.config.eos_token_ids:
         raise UserError("config.inner.padding is 'seal', and the model has no end-of-sequence token to pad with")
     prompt = ("notes" if embedded else "implications") if config.prompt == "auto" else config.prompt
@@ -320,6 +315,23 @@ def make(config: Any, model: Model) -> Knowledge:
     else:
         train, heldout = train[config.evaluation.contexts :], train[: config.evaluation.contexts]
     return dataclasses.replace(domain, train=tuple(train), heldout=tuple(heldout))
+
+
+def inner_update(config: Any, architecture: ModelConfig) -> Update:
+    """Returns the inner update that a config asks for, without its sequences.
+
+    Raises:
+      ValueError: a hyper-parameter is out of range, or a target is no projection of the architecture.
+    """
+    preset = config.inner.preset
+    if preset == "auto":
+        preset = "tiny" if config.model == "tiny" else "seal"
+    fields = dict(PRESETS[preset])
+    fields |= {name: config.inner[name] for name in fields if config.inner[name] is not None}
+    if isinstance(fields["targets"], str) and fields["targets"] != "all-linear":
+        fields["targets"] = fields["targets"].split(",")
+    fields["targets"] = resolve_targets(fields["targets"], architecture)
+    return Update((), **fields, seed=config.inner.seed)
 
 
 def _fitting(domain: Knowledge, config: Any, tasks: Sequence[Task]) -> list[Task]:

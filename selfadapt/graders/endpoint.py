@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfadapt.distributed import broadcast, is_main
 from selfadapt.graders.model import judge_prompt, parse_verdict
 from selfadapt.graders.text import GradeItem
 
@@ -74,7 +75,8 @@ class EndpointJudge:
     """Grades by asking a chat model for yes or no.
 
     Empty answers are wrong without a request, and equal items are asked about once. A reply is on disk
-    before it is counted, so a run that fails or exhausts its budget pays for no verdict twice.
+    before it is counted, so a run that fails or exhausts its budget pays for no verdict twice. Of several
+    processes only process 0 asks, and tells the others.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class EndpointJudge:
             raise ValueError(
                 f"the judge's max_requests is {max_requests!r}; it must be at least 0, or None for no limit"
             )
-        if api_key_env and not os.environ.get(api_key_env):
+        if api_key_env and is_main() and not os.environ.get(api_key_env):
             raise ValueError(
                 f"the judge's API key is missing: set the environment variable {api_key_env}, "
                 "or api_key_env=None for a server that needs no key"
@@ -145,6 +147,9 @@ class EndpointJudge:
           BudgetExceeded: `max_requests` are spent and answers are left.
           JudgeError: the endpoint refused, or failed `attempts` times.
         """
+        return broadcast(self._verdicts(items) if is_main() else None)
+
+    def _verdicts(self, items: Sequence[GradeItem]) -> list[float]:
         bodies = [self._body(item) if item.answer.strip() else None for item in items]
         unique = dict.fromkeys(body for body in bodies if body is not None)
         self._ask_all([body for body in unique if self._cache.get(_key(self._url, body)) is None])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from selfadapt.ledger import Ledger
 from selfadapt.models.peft import merge
 from selfadapt.policy import Policy, State
 from selfadapt.programs.adapt import adapt
@@ -28,6 +30,7 @@ class RestEM:
       shuffle_rewards: a control: rewards are permuted among the edits of each task before the selection,
         so that nothing can be learnt from them.
       seed: seeds that permutation.
+      ledger: what of the finetuning was done before an interruption, of each round at a place of its own.
     """
 
     select: Select
@@ -35,6 +38,7 @@ class RestEM:
     merge_adapter: bool = True
     shuffle_rewards: bool = False
     seed: int = 0
+    ledger: Ledger = Ledger()
 
     def __call__(
         self, state: State, baselines: Mapping[str, float], outcomes: Sequence[Outcome]
@@ -56,7 +60,9 @@ class RestEM:
         old = state.policy
         sequences = [sft_sequence(old.model, outcome.edit) for outcome in chosen]
         update = dataclasses.replace(self.update, sequences=sequences, seed=self.update.seed + state.round)
-        trained = adapt(old.model, [update], init=old.adapter)
+        train = functools.partial(adapt, old.model, [update], init=old.adapter)
+        place = self.ledger.round(state.round + 1).within("improve")
+        trained = place.adapters(old.model, lambda snapshots: train(snapshots=snapshots))
         if trained.status[0] != "ok":
             raise ValueError(
                 f"round {state.round + 1}: finetuning the policy failed ({trained.status[0]}); "

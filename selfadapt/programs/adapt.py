@@ -28,6 +28,9 @@ from selfadapt.types import Update
 Array = jax.Array
 
 OUTWEIGHED = 100.0  # an adapter's change of a weight, relative to the weight; useful ones stay below 10
+# Ticks under way at a time. A CPU's devices share few threads: were all of them waiting, some in a collective and some
+# for a place in a device's queue (of 32), what they wait for would never run.
+_AHEAD = 8
 
 
 def initial_adapters(config: ModelConfig, updates: Sequence[Update], where: mesh.Mesh | None = None) -> Adapters:
@@ -280,6 +283,8 @@ def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapte
         if shape.whole:
             state = state.replace(gradient=held)
         recorded.append((chosen, values))
+        if len(recorded) > _AHEAD:
+            jax.block_until_ready(recorded[-_AHEAD][1])
         tally.add(chosen.values(), batch["tokens"].shape)
         if snapshots is not None:
             snapshots.offer(name, about, state)

@@ -200,7 +200,7 @@ def generate(
     waves = batching.plan_waves(
         [row.adapter for row in rows],
         [len(row.tokens) for row in rows],
-        lambda length: row_bytes(config, length, samples, max_new_tokens, itemsize),
+        lambda length: row_bytes(config, length, samples, max_new_tokens, itemsize, model.mesh),
         budget,
         mesh.lanes(model.mesh),
         1 if adapters is None else len(adapters.lora.scale),
@@ -230,9 +230,13 @@ def generate(
     return nested[0] if adapters is None else nested
 
 
-def row_bytes(config: ModelConfig, length: int, samples: int, max_new_tokens: int, itemsize: int) -> int:
-    """Estimates the memory of one prompt of `length` tokens in a wave, with all its samples, bytes."""
-    slot = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize
+def row_bytes(
+    config: ModelConfig, length: int, samples: int, max_new_tokens: int, itemsize: int, where: mesh.Mesh | None
+) -> int:
+    """Estimates what one prompt of `length` tokens in a wave, with all its samples, takes on a device, bytes."""
+    tensor = 1 if where is None else where.shape["tensor"]
+    heads = config.num_kv_heads // tensor if config.num_kv_heads % tensor == 0 else config.num_kv_heads
+    slot = 2 * config.num_layers * heads * config.head_dim * itemsize
     cache = 2 * slot * (length + batching.bucket(max_new_tokens, batching.LENGTH_GRANULE))  # two: while it grows
     return samples * (cache + 24 * config.vocab_size) + batching.prefill_bytes(config, length, itemsize)
 
