@@ -20,14 +20,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfadapt.errors import UserError
-from selfadapt.watchdog import Relay, Watchdog
+from selfadapt.watchdog import Relay, Watchdog, at_most
 
 COORDINATOR, COUNT, INDEX = "SELFADAPT_COORDINATOR", "SELFADAPT_NUM_PROCESSES", "SELFADAPT_PROCESS_ID"
 ASKED, HEARTBEAT = "SELFADAPT_DISTRIBUTED", "SELFADAPT_HEARTBEAT_SECONDS"
 HEARTBEAT_SECONDS = 30.0
+START_SECONDS = 300.0  # how long processes wait for each other at the start
 PREEMPTED = 75
 
 _LOST = re.compile(r"gloo|nccl|connection|socket|peer|unavailable|coordination|heartbeat", re.IGNORECASE)
+_ABSENT = "not all processes of this run have come within {:.0f} s; start all of them, with the same coordinator"
 _PIECE = 2**20  # characters of one entry in the key-value store, whose messages must not exceed 4 MiB
 
 _numbers = itertools.count(1)
@@ -42,7 +44,8 @@ def initialize(asked: bool = False, environment: Mapping[str, str] | None = None
     `SELFADAPT_NUM_PROCESSES` and `SELFADAPT_PROCESS_ID`; or `SELFADAPT_DISTRIBUTED=1`, where JAX finds all this by
     itself (TPU pods, GKE, SLURM). Otherwise nothing happens. A second call does nothing.
 
-    From then on the death of one process ends the others with status 76 within `SELFADAPT_HEARTBEAT_SECONDS` (30).
+    Processes that wait for others in vain end with status 76 after five minutes. Later the death of one process ends
+    the others with 76 within `SELFADAPT_HEARTBEAT_SECONDS` (30).
 
     Args:
       asked: the same as `SELFADAPT_DISTRIBUTED=1`.
@@ -60,10 +63,11 @@ def initialize(asked: bool = False, environment: Mapping[str, str] | None = None
 
     if jax.distributed.is_initialized():
         return
-    with _relayed() as relays:
+    with _relayed() as relays, at_most(START_SECONDS, _ABSENT.format(START_SECONDS)):
         try:
             jax.distributed.initialize(
                 **where,
+                initialization_timeout=round(START_SECONDS) + 60,  # after which it aborts
                 heartbeat_timeout_seconds=round(10 * seconds) + 60,  # ours comes first
                 shutdown_timeout_seconds=round(seconds) + 1,
             )
@@ -254,6 +258,8 @@ def _heartbeat(environment: Mapping[str, str]) -> float:
 
 
 def _not_found(error: Exception, where: Mapping[str, Any]) -> str:
+    if "must be called before" in str(error):
+        return "selfadapt.distributed.initialize comes too late: JAX has been used in this process; call it first"
     if isinstance(error, ValueError) and not where:
         return (
             f"JAX knows no cluster here ({error}); set {COORDINATOR}, {COUNT} and {INDEX}, "

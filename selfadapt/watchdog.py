@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 PEER_DIED = 76
@@ -43,7 +43,7 @@ class Watchdog:
           seconds: at most so long after a death all other processes have ended.
         """
         self.seconds = seconds
-        self._client, self._index, self._count = client, index, count
+        self._client, self._index = client, index
         self._leaving = threading.Lock()
         watched = range(count) if index == 0 else (0,)  # process 0 watches all and tells all
         self._heard = {each: ("", time.monotonic()) for each in watched if each != index}
@@ -112,6 +112,8 @@ class Watchdog:
             return
         self._leaving.acquire()
         remedy = "" if status in _INCURABLE else "; start all processes again: the run goes on from what is saved"
+        if what.startswith(f"process {self._index} "):  # it was stopped for a while, and nobody waits for it now
+            what = f"the others have ended because they say: {what}"
         _say(f"selfadapt[{self._index}]: error: {what}, so this process ends too{remedy}")
         if self._index == 0:
             self._tell(what, status)
@@ -193,6 +195,23 @@ class Relay:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+
+@contextlib.contextmanager
+def at_most(seconds: float, otherwise: str) -> Iterator[None]:
+    """Ends this process with status 76 and a message if the body takes longer."""
+
+    def end():
+        _say(f"selfadapt: error: {otherwise}")
+        _exit(PEER_DIED)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _say(line: str) -> None:
