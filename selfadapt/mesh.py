@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from selfadapt.errors import UserError
@@ -84,9 +85,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     if asked == 1 and jax.process_count() == 1:
         return None
     shape = tuple(sizes[name] for name in AXES)
+    places = np.asarray(devices[:asked]).reshape(shape)
     if len(devices) == asked:
-        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    return Mesh(np.asarray(devices[:asked]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+        # Neighbours on a TPU's torus become neighbours on the mesh; a side of the torus may be cut for two axes.
+        places = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(places, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def lanes(mesh: Any) -> int:

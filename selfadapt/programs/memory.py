@@ -13,7 +13,7 @@ import numpy as np
 
 from selfadapt import distributed
 from selfadapt import mesh as meshes
-from selfadapt.models.config import ModelConfig
+from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Adapters, resolve_targets
 from selfadapt.programs import host
 from selfadapt.programs.schedule import Item, Shape, power_of_two
@@ -24,6 +24,9 @@ SHARE = 0.8  # of the free memory; the rest is for what the compiler adds
 # accelerator wants products of thousands of rows.
 TICK_TOKENS = {"cpu": (0, 512)}
 ACCELERATOR_TICK_TOKENS = (4096, 65536)
+# What a tick holds of each adapter in it, in sizes of its parameters: during the passes (factors, gradient), and when
+# activations are gone and the step is taken (moments and new values too). From programs compiled for TPUs.
+PASS_COPIES, STEP_COPIES = 3, 9
 
 
 def available_bytes() -> int:
@@ -48,10 +51,13 @@ def _free_bytes() -> int:
     return max(free, 0)
 
 
-def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str]) -> int:
-    """Bytes of one adapter's float32 parameters."""
-    shapes = config.projections()
-    return sum(4 * config.num_layers * rank * sum(shapes[name]) for name in targets)
+def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor: int = 1) -> int:
+    """Bytes of one adapter's float32 parameters, on each of `tensor` devices that divide heads and MLP features."""
+    features = 0
+    for name in targets:
+        for axis, size in zip(PROJECTION_AXES[name], config.projections()[name], strict=True):
+            features += size if axis == "hidden" or size % tensor else size // tensor
+    return 4 * config.num_layers * rank * features
 
 
 def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int) -> int:
@@ -109,7 +115,7 @@ def plan_adapt(
     """Chooses waves, tick sizes and rematerialisation so that training fits into memory.
 
     Memory is that of each device. A mesh's lanes divide the adapters of a wave (the rows, where there is only
-    one); its `tensor` axis divides the wider part of what an adapter and a token take, which is left as a reserve.
+    one), and its `tensor` axis the wider features. What these save of the activations is left as a reserve.
 
     Raises:
       MemoryError: not even one adapter fits.
@@ -121,31 +127,44 @@ def plan_adapt(
     else:
         rank, targets = next(iter(init.lora.a.values())).shape[-1], sorted(init.lora.a)
     parts = any(not item.shape.whole for stream in streams for item in stream)
-    # Parameters, two moments, the gradient of the adapters in a tick; the accumulated one if steps have parts.
-    each = adapter_bytes(config, rank, targets) * (5 if parts else 4)
-    item = max((i.shape.rows * i.shape.time for stream in streams for i in stream), default=1)
-    time = max((i.shape.time for stream in streams for i in stream), default=1)
+    each = adapter_bytes(config, rank, targets, 1 if mesh is None else mesh.shape["tensor"])
+    kept = 4 if parts else 3  # parameters and two moments; the accumulated gradient if steps have parts
+    shapes = {item.shape for stream in streams for item in stream} or {Shape(1, 1, False, True)}
+    item = max(shape.rows * shape.time for shape in shapes)
+    smallest = min(shapes, key=lambda shape: shape.rows * shape.time)
+    time = max(shape.time for shape in shapes)
     itemsize = np.dtype(params["norm"].dtype).itemsize
     least, most = TICK_TOKENS.get(host.platform(mesh), ACCELERATOR_TICK_TOKENS)
     tokens = max(item, most)
     streams, lanes = host.parallel_streams(mesh), 1 if len(updates) == 1 else meshes.lanes(mesh)
 
-    def fits(tokens: int, remat: bool, adapters: int) -> bool:
-        at_once = tokens * min(streams, adapters)
-        return activation_bytes(config, at_once, time, remat, itemsize) + -(-adapters // lanes) * each <= budget
+    def plan(tokens: int, remat: bool, wave: int) -> AdaptPlan:
+        stream = -(-wave // streams)
+        lane = -(-stream // lanes)
+        return AdaptPlan(wave=wave, stream=stream, lane=lane, tick_tokens=(min(least, tokens), tokens), remat=remat)
+
+    def needed(tokens: int, remat: bool, wave: int) -> int:
+        at_once = min(streams, wave)
+        slots = at_once * plan(tokens, remat, wave).slots(smallest) * each
+        activations = activation_bytes(config, tokens * at_once, time, remat, itemsize)
+        return -(-wave // lanes) * kept * each + max(activations + PASS_COPIES * slots, STEP_COPIES * slots)
+
+    def fits(tokens: int, remat: bool, wave: int) -> bool:
+        return needed(tokens, remat, wave) <= budget
 
     wave = len(updates)
     remat = not fits(tokens, False, wave)
-    while tokens > item and not fits(tokens, remat, wave):
-        tokens = max(item, tokens // 2)
+    # Small ticks are slow where each one reads all weights for few tokens, so fewer adapters at once come before them.
+    while tokens > max(item, least) and not fits(tokens, remat, wave):
+        tokens = max(item, least, tokens // 2)
     while wave > lanes and not fits(tokens, remat, wave):
         wave = meshes.round_up(-(-wave // 2), lanes)
+    while tokens > item and not fits(tokens, remat, wave):
+        tokens = max(item, tokens // 2)
     if not fits(tokens, remat, wave):
-        need = activation_bytes(config, tokens, time, remat, itemsize) + each
         raise MemoryError(
-            f"one adapter of rank {rank} on rows of {time} tokens needs about {need / 2**20:.0f} MiB and "
-            f"{budget / 2**20:.0f} MiB are free; shorten the sequences or lower the rank or the batch size"
+            f"one adapter of rank {rank} on rows of {time} tokens needs about "
+            f"{needed(tokens, remat, wave) / 2**20:.0f} MiB and {budget / 2**20:.0f} MiB are free; shorten the "
+            "sequences or lower the rank or the batch size"
         )
-    stream = -(-wave // streams)
-    lane = -(-stream // lanes)
-    return AdaptPlan(wave=wave, stream=stream, lane=lane, tick_tokens=(min(least, tokens), tokens), remat=remat)
+    return plan(tokens, remat, wave)

@@ -100,7 +100,7 @@ def test_waves_give_what_one_wave_gives(model):
     updates = [Update(sequences(k, [9, 14]), rank=4, epochs=2, seed=k) for k in range(6)]
     whole = adapt(model, updates)
     # Enough for the activations of a tick of one adapter, and for two adapters of the six.
-    each = 4 * memory.adapter_bytes(model.config, 4, ("q_proj", "v_proj"))
+    each = (3 + memory.STEP_COPIES) * memory.adapter_bytes(model.config, 4, ("q_proj", "v_proj"))
     activations = memory.activation_bytes(model.config, 16, 16, remat=True, itemsize=4)
     waves = adapt(model, updates, memory_bytes=activations + 2 * each)
     assert whole.stats["waves"] == 1 and waves.stats["waves"] > 1

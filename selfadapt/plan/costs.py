@@ -1,0 +1,149 @@
+"""What a compiled program takes: memory by kind, work, communication, and the time of its roofline."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from selfadapt.plan.hlo import Program
+from selfadapt.plan.programs import Machine, Step, device_bytes
+from selfadapt.plan.topology import Topology
+
+KINDS = ("weights", "adapters", "optimiser", "cache", "other", "temporaries")
+_EXHAUSTED = (r"Used ([\d.]+)([KMGT]?) of", r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """One program's costs, of one run on each device.
+
+    Attributes:
+      name: the step's name; `verb`, `runs`, `tokens` and `padded` are the step's too.
+      memory: bytes by kind (`KINDS`): "other" is what the arguments take beyond the kinds named, padding
+        of their layout included; "temporaries" also holds results that overwrite no argument.
+      limit: bytes that there are.
+      flops: of matrix products, recomputed ones included; `None` where the compiler gave up.
+      bytes: read from and written to memory.
+      seconds: at the chip's rates: "compute", "memory" and "links" (collectives).
+      collectives: for each kind and mesh axes how often, and how many bytes in all.
+      problem: why it cannot run, if so.
+    """
+
+    name: str
+    verb: str
+    runs: float
+    tokens: float
+    padded: float
+    memory: dict[str, float]
+    limit: float
+    flops: float | None = None
+    bytes: float | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    collectives: tuple[dict[str, Any], ...] = ()
+    problem: str | None = None
+
+    @property
+    def needed(self) -> float:
+        """Bytes that each device must have."""
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the program runs on the devices."""
+        return self.problem is None and self.needed <= self.limit
+
+    @property
+    def bound(self) -> str:
+        """Which of `seconds` is the largest, and with perfect overlap the time of the program."""
+        return max(self.seconds, key=self.seconds.__getitem__, default="")
+
+    @property
+    def time(self) -> float:
+        """Seconds of one run at the roofline."""
+        return max(self.seconds.values(), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the costs with what follows from them."""
+        fields = dataclasses.asdict(self) | {"needed": self.needed, "fits": self.fits}
+        rate = self.tokens / self.time if self.time else None
+        return fields | {"bound": self.bound, "roofline_seconds": self.time, "tokens_per_second": rate}
+
+
+def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
+    """Compiles a step and returns what it takes.
+
+    Args:
+      step: the program.
+      machine: what it was made for.
+      topology: its devices and their rates.
+      dtype: the dtype of its matrix products.
+    """
+    memory = dict.fromkeys(KINDS, 0.0)
+    for kind, tree in step.inputs.items():
+        memory[kind] += device_bytes(tree)
+    inputs = sum(memory.values())
+    for kind, held in step.held.items():
+        memory[kind] += held
+    fields = dict(
+        name=step.name, verb=step.verb, runs=step.runs, tokens=step.tokens, padded=step.padded, limit=machine.memory
+    )
+    if step.lower is None:
+        moved = 2 * inputs
+        seconds = {"memory": moved / topology.chip.bandwidth}
+        return Cost(**fields, memory=memory, flops=0.0, bytes=moved, seconds=seconds)
+    if sum(memory.values()) > machine.memory:
+        return Cost(**fields, memory=memory, problem="what it is given does not fit, before any temporaries")
+    try:
+        compiled = step.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Cost(**fields, memory=_exhausted(memory, str(error)), problem=str(error).split("\n")[0])
+    sizes = compiled.memory_analysis()
+    memory["other"] += max(0.0, sizes.argument_size_in_bytes - inputs)
+    memory["temporaries"] += sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes
+    memory["temporaries"] += max(0, sizes.output_size_in_bytes - sizes.alias_size_in_bytes)
+    program = Program(compiled.as_text(), step.trips)
+    flops, moved = program.flops(), program.bytes()
+    places = tuple(topology.devices[:1]) if machine.mesh is None else tuple(machine.mesh.devices.flat)
+    seconds = {
+        "compute": flops / topology.chip.peak_flops(dtype),
+        "memory": moved / topology.chip.bandwidth,
+        "links": sum(each.times * topology.seconds(each, places) for each in program.collectives()),
+    }
+    return Cost(
+        **fields,
+        memory=memory,
+        flops=flops,
+        bytes=moved,
+        seconds=seconds,
+        collectives=_grouped(program, {} if machine.mesh is None else machine.mesh.shape),
+    )
+
+
+def _exhausted(memory: dict[str, float], message: str) -> dict[str, float]:
+    """Adds what the compiler says that a program too large would need."""
+    for pattern, is_total in zip(_EXHAUSTED, (True, False), strict=True):
+        if (found := re.search(pattern, message)) is not None:
+            needed = float(found[1]) * 2 ** _UNITS[found[2]]
+            return memory | {"temporaries": max(0.0, needed - sum(memory.values()) if is_total else needed)}
+    return memory
+
+
+def _grouped(program: Program, mesh_shape: Mapping[str, int]) -> tuple[dict[str, Any], ...]:
+    """Adds up collectives of one kind over the same axes, the largest first."""
+    totals: dict[tuple[str, tuple[str, ...]], list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
+    for each in program.collectives():
+        total = totals[each.kind, each.axes(mesh_shape)]
+        total[0] += each.times
+        total[1] += each.times * each.bytes
+    return tuple(
+        {"kind": kind, "axes": list(axes), "times": times, "bytes": size}
+        for (kind, axes), (times, size) in sorted(totals.items(), key=lambda entry: -entry[1][1])
+    )

@@ -1,0 +1,182 @@
+"""`selfadapt plan`: from a config, a model's `config.json` and a topology to what a round will take."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from selfadapt import mesh as meshes
+from selfadapt.errors import UserError
+from selfadapt.models import hf
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.model import EMBEDDED, Model
+from selfadapt.plan.advice import advise
+from selfadapt.plan.costs import KINDS, Cost, cost
+from selfadapt.plan.programs import Machine, Planner, abstract_model
+from selfadapt.plan.topology import Topology, find
+from selfadapt.plan.workload import Assumed, Workload, workload
+
+VERBS = ("sample", "adapt", "answer", "improve")  # the parts of a round
+ALL = (*VERBS, "log_likelihood")
+
+
+def plan(
+    config: Any,
+    topology: str,
+    model: str | None = None,
+    assumed: Assumed | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    only: Sequence[str] = ALL,
+) -> dict[str, Any]:
+    """Compiles the programs of an experiment for a topology and returns what they take.
+
+    Nothing runs and no weights are read. Costs are those of one device; times are rooflines: each program is
+    as slow as the slowest of its matrix products, its memory traffic and its collectives, at the chip's
+    published rates and with perfect overlap. Hosts, latencies and compilation come on top.
+
+    Args:
+      config: the experiment.
+      topology: such as "v5e:4x4", or "local" for the devices of this process.
+      model: a directory with a `config.json`, or the file; `config.model` by default.
+      assumed: sizes of texts; by default those of the data and tokenizer where they can be read.
+      progress: called with a line before each program is compiled.
+      only: the parts to compile, of `ALL`; the others are left out of the plan and of the round's time.
+
+    Returns:
+      What `docs/scaling.md` describes, as JSON values.
+
+    Raises:
+      UserError: a field, the model or the topology cannot be used.
+    """
+    if unknown := [verb for verb in only if verb not in ALL]:
+        raise UserError(f"a plan has no part {unknown[0]!r}; there are {', '.join(ALL)}")
+    machine_for = find(topology)
+    architecture = read_model(model or config.model)
+    work = workload(config, architecture, assumed)
+    costs = costs_of(config, architecture, work, machine_for, only, progress)
+    result = summary(config, architecture, work, machine_for, costs)
+    if not result["fits"]:
+
+        def again(changed: Any, other: Topology) -> list[Cost]:
+            return costs_of(changed, architecture, work, other, only, progress, only_memory=True)
+
+        result["advice"] = advise(config, machine_for, architecture.config, again)
+    return result
+
+
+def read_model(name: str) -> Model:
+    """Returns a model without weights: its architecture, and its tokenizer where there is one.
+
+    Raises:
+      CheckpointError: there is no `config.json`.
+      UserError: the file describes no model that can be run.
+    """
+    path = pathlib.Path(EMBEDDED.get(name, name)).expanduser()
+    directory = path.parent if path.suffix == ".json" else path
+    file = path if path.suffix == ".json" else path / "config.json"
+    if not file.exists():
+        raise hf.CheckpointError(
+            f"there is no {file}; give --model a directory that holds the model's config.json, or the file (weights "
+            "are not needed)"
+        )
+    raw = hf.read_json(file)
+    generation = directory / "generation_config.json"
+    architecture = ModelConfig.from_json(
+        raw, source=str(file), generation=hf.read_json(generation) if generation.exists() else None
+    )
+    return Model(architecture, {}, raw_config=raw, name=name, directory=directory)
+
+
+def machine(config: Any, topology: Topology) -> Machine:
+    """Returns the mesh that a config asks for on a topology.
+
+    Raises:
+      UserError: its sizes do not multiply to the number of devices.
+    """
+    sizes = dict(config.mesh)
+    mesh = meshes.make_mesh(**sizes, devices=topology.devices)
+    if mesh is None and topology.name != "local":  # one chip that is not here: programs must still name it
+        kinds = (jax.sharding.AxisType.Auto,) * 3
+        mesh = jax.sharding.Mesh(np.asarray(topology.devices[:1]).reshape(1, 1, 1), meshes.AXES, axis_types=kinds)
+    return Machine(mesh, topology.chip.memory)
+
+
+def costs_of(
+    config: Any,
+    model: Model,
+    work: Workload,
+    topology: Topology,
+    only: Sequence[str],
+    progress: Callable[[str], None],
+    only_memory: bool = False,
+) -> list[Cost]:
+    """Returns the costs of the programs; with `only_memory` it stops at the first that does not fit."""
+    where = machine(config, topology)
+    planner = Planner(config, abstract_model(model, where, config.dtype), where, work)
+    costs: list[Cost] = []
+    parts = (planner.sampling, planner.training, planner.answering, planner.improving, planner.scoring)
+    for verb, steps in zip(ALL, parts, strict=True):
+        if verb not in only:
+            continue
+        try:
+            for step in steps():
+                progress(f"{topology.name}: {step.name}")
+                costs.append(cost(step, where, topology, config.dtype))
+                if only_memory and not costs[-1].fits:
+                    return costs
+        except MemoryError as error:
+            weights = dict.fromkeys(KINDS, 0.0) | {"weights": float(planner.weights + planner.first_weights)}
+            costs.append(Cost(verb, verb, 0, 0, 0, weights, where.memory, problem=str(error)))
+            if only_memory:
+                return costs
+    return costs
+
+
+def summary(config: Any, model: Model, work: Workload, topology: Topology, costs: list[Cost]) -> dict[str, Any]:
+    """Returns a plan as JSON values."""
+    seconds = dict.fromkeys([verb for verb in VERBS if any(each.verb == verb for each in costs)], 0.0)
+    for each in costs:
+        if each.verb in seconds:
+            seconds[each.verb] += each.runs * each.time
+    edits = config.contexts * config.edits
+    fits = all(each.fits for each in costs)
+    total = sum(seconds.values())
+    whole = fits and total > 0
+    mesh = machine(config, topology).mesh
+    parameters = sum(math.prod(weight.array_shape(model.config.num_layers)) for weight in hf.weights(model.config))
+    written = edits * work.edit
+    return {
+        "topology": {
+            "name": topology.name,
+            "devices": 1 if mesh is None else mesh.size,
+            "mesh": dict.fromkeys(meshes.AXES, 1) if mesh is None else dict(mesh.shape),
+            "measured": topology.measured,
+            "chip": dataclasses.asdict(topology.chip),
+        },
+        "model": {"name": model.name, "parameters": parameters, "dtype": config.dtype},
+        "round": {
+            "contexts": config.contexts,
+            "edits": edits,
+            "inner_runs": config.inner_runs,
+            "at_once": min(config.at_once, edits),
+            "tokens": work.source,
+            "seconds": seconds if whole else None,
+            "edits_per_second": edits / total if whole else None,
+            "new_tokens_per_second": written / seconds["sample"] if whole and "sample" in seconds else None,
+        },
+        "fits": fits,
+        "programs": [each.to_json() for each in costs],
+        "advice": [],
+    }
+
+
+def to_json(result: dict[str, Any]) -> str:
+    """Returns a plan as an indented JSON document."""
+    return json.dumps(result, indent=2)

@@ -1,0 +1,186 @@
+"""The machine that a plan is for: a TPU slice that need not be there, or the devices that are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from selfadapt import chips
+from selfadapt.errors import UserError
+from selfadapt.plan.hlo import Collective
+
+# libtpu asks a cloud's metadata server what machine this is, takes a lock for the chips and writes logs. To compile
+# for a slice that is elsewhere it needs none of these.
+_QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "JAX_PLATFORMS": "cpu",
+}
+_CHIPS_PER_HOST = (2, 2, 1)  # chips of the smallest slice that fills a host
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices to compile for, and how fast they are.
+
+    Attributes:
+      name: as the user wrote it.
+      chip: the rates of one device.
+      devices: JAX devices; of a TPU slice that is not there they can be compiled for and nothing else.
+      measured: whether the rates were measured here, since nobody publishes any.
+    """
+
+    name: str
+    chip: chips.Chip
+    devices: tuple[Any, ...]
+    measured: bool = False
+
+    @property
+    def platform(self) -> str:
+        """The devices' platform, "tpu", "gpu" or "cpu"."""
+        return self.devices[0].platform
+
+    def seconds(self, collective: Collective, places: Sequence[Any]) -> float:
+        """Returns how long one run of a collective takes if it uses the links as well as can be.
+
+        On a torus that is a ring along each dimension that its devices spread over, at half the rate where
+        the ends of the dimension are not joined. Latency is not counted.
+
+        Args:
+          collective: the collective.
+          places: the devices in the order of the mesh.
+        """
+        rate = self.chip.links
+        if self.chip.torus:
+            sides = np.ptp([device.coords for device in self.devices], axis=0) + 1
+            group = max(collective.groups, key=len)
+            spread = np.ptp([places[place].coords for place in group], axis=0) > 0
+            rings = [1.0 if side % self.chip.ring == 0 else 0.5 for side in sides[spread]]
+            each = self.chip.links / self.chip.torus
+            rate = each / 2 if collective.kind == "collective-permute" else each * sum(rings)
+        return collective.sent() / rate
+
+
+def quiet(name: str) -> None:
+    """Sets the environment in which libtpu compiles for a slice that is elsewhere; before JAX is imported."""
+    if name != "local":
+        for variable, value in _QUIET.items():
+            os.environ.setdefault(variable, value)
+
+
+def find(name: str) -> Topology:
+    """Returns a topology by name.
+
+    Args:
+      name: a TPU's version and the sides of a slice, such as "v5e:4x4" or "v5p:4x4x4", or "local" for the
+        devices of this process.
+
+    Raises:
+      UserError: there is no such topology, or the package that compiles for TPUs is not installed.
+    """
+    if name == "local":
+        return _local()
+    version, _, layout = name.partition(":")
+    example = {2: "4x4", 3: "4x4x4"}
+    if version not in chips.TPUS or not re.fullmatch(r"\d+(x\d+)+", layout):
+        raise UserError(
+            f"there is no topology {name!r}; give 'local', or a TPU and the sides of its slice: "
+            + ", ".join(f"{tpu}:{example[chip.torus]}" for tpu, chip in chips.TPUS.items())
+        )
+    chip = chips.TPUS[version]
+    sides = tuple(map(int, layout.split("x")))
+    if len(sides) != chip.torus or not all(sides):
+        raise UserError(
+            f"topology {name!r}: a slice of {chip.name} has {chip.torus} sides, such as {version}:{example[chip.torus]}"
+        )
+    if chip.torus == 2 and max(sides) > chip.ring:
+        raise UserError(f"topology {name!r}: a slice of {chip.name} has at most {chip.ring}x{chip.ring} chips")
+    quiet(name)
+    return Topology(name, chip, tuple(_slice(name, version, sides)))
+
+
+def _slice(name: str, version: str, sides: tuple[int, ...]) -> Sequence[Any]:
+    try:
+        import libtpu  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"topology {name!r} needs the TPU compiler, which runs on any Linux machine: pip install 'selfadapt[tpu]'"
+        ) from None
+    import jax
+    from jax.experimental import topologies
+
+    options: dict[str, Any] = {}
+    if math.prod(sides) < math.prod(_CHIPS_PER_HOST):  # part of a host
+        options["chips_per_host_bounds"] = sides + (1,) * (3 - len(sides))
+    if version == "v4":
+        options["chip_config_name"] = "megacore"  # the two cores of a chip as one device
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"topology {name!r}: the TPU compiler refuses it ({str(error).splitlines()[0]})") from None
+
+
+def _local() -> Topology:
+    import jax
+
+    from selfadapt.programs import memory
+
+    devices = tuple(jax.local_devices())
+    chip = chips.of(devices[0])
+    if chip is not None:
+        statistics = devices[0].memory_stats() or {}
+        return Topology("local", dataclasses.replace(chip, memory=statistics.get("bytes_limit", chip.memory)), devices)
+    kind = str(devices[0].device_kind)
+    # Fake devices of one CPU share its cores and its memory.
+    count = len(devices) if devices[0].platform == "cpu" else 1
+    single, half = (_matrix_rate(dtype) / count for dtype in ("float32", "bfloat16"))
+    bandwidth = _stream_rate() / count
+    chip = chips.Chip(kind, half, single, memory.available_bytes() / count, bandwidth, bandwidth)
+    return Topology("local", chip, devices, measured=True)
+
+
+def _best_seconds(run: Any, times: int = 5) -> float:
+    run()
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _matrix_rate(dtype: str, size: int = 1024) -> float:
+    """Measures products of square matrices on the first device, FLOP/s."""
+    import jax
+    import jax.numpy as jnp
+
+    matrix = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: a @ a)
+    return 2 * size**3 / _best_seconds(lambda: product(matrix).block_until_ready())
+
+
+def _stream_rate(size: int = 64 * 2**20) -> float:
+    """Measures reading and writing an array too large for caches, bytes/s."""
+    import jax
+    import jax.numpy as jnp
+
+    array = jnp.ones(size // 4, jnp.float32)
+    scale = jax.jit(lambda a: a * 2, donate_argnums=0)  # in place: fresh pages would cost more than the traffic
+
+    def run():
+        nonlocal array
+        array = scale(array).block_until_ready()
+
+    return 2 * size / _best_seconds(run)

@@ -1,0 +1,174 @@
+"""What one round of an experiment has to do, in tokens: measured on its data, or assumed where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from selfadapt.domains import make_domain
+from selfadapt.domains.knowledge import SEAL_LENGTH, inner_update
+from selfadapt.errors import UserError
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.model import Model
+from selfadapt.types import TokenSequence, Update
+
+INSTRUCTIONS = 64  # tokens of an edit prompt beside the passage
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumed:
+    """Sizes of texts, in tokens, where no data can be read.
+
+    The defaults are those of SEAL's published files (arXiv 2506.10943: passages of SQuAD, and the untrained
+    model's implications of them), at four characters a token.
+
+    Attributes:
+      passage: of a passage.
+      edit: of a typical edit.
+      longest: of the longest edit of a batch, which all others wait for.
+      line: of a line of an edit, with the title before it.
+      questions: questions a passage.
+      question: of an answer prompt.
+    """
+
+    passage: int = 200
+    edit: int = 240
+    longest: int = 1536
+    line: int = 36
+    questions: int = 5
+    question: int = 40
+
+    @classmethod
+    def parse(cls, text: str) -> Assumed:
+        """Reads `passage=200,edit=240`; what is not named keeps its default.
+
+        Raises:
+          UserError: a name is unknown, or a value is no positive whole number.
+        """
+        values = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            if name not in (known := [field.name for field in dataclasses.fields(cls)]):
+                raise UserError(f"--tokens has no {name!r}; there are {', '.join(known)}, as in passage=200,edit=240")
+            if not value.isdigit() or int(value) < 1:
+                raise UserError(f"--tokens: {name} is {value!r}; it must be a positive whole number")
+            values[name] = int(value)
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """One round's work.
+
+    Attributes:
+      source: where the sizes come from, in words.
+      prompts: tokens of each context's edit prompt.
+      edit: tokens of a typical edit.
+      longest: tokens of the longest edit of a batch.
+      updates: what is trained on an edit, for each context.
+      questions: tokens of each context's answer prompts.
+    """
+
+    source: str
+    prompts: tuple[int, ...]
+    edit: int
+    longest: int
+    updates: tuple[Update, ...]
+    questions: tuple[tuple[int, ...], ...]
+
+
+def workload(config: Any, model: Model, assumed: Assumed | None) -> Workload:
+    """Returns a round's work: of the experiment's own data and tokenizer where both can be read.
+
+    Args:
+      config: the experiment.
+      model: the model, of which only the architecture and the tokenizer are used.
+      assumed: sizes to use whatever can be read.
+
+    Raises:
+      UserError: a field of the config cannot be used, or nothing can be assumed about its domain.
+    """
+    reason = "as told"
+    if assumed is None:
+        reason = "assumed, since the model has no tokenizer here"
+        if model.tokenizer is not None:
+            try:
+                return _measured(config, model)
+            except (UserError, OSError) as error:
+                reason = f"assumed, since the data cannot be read ({error})"
+    if config.domain != "knowledge":
+        raise UserError(
+            f"config.domain is {config.domain!r}, whose updates can only be planned from its data and the model's "
+            "tokenizer; give --model a directory that has one"
+        )
+    return _assumed(config, model.config, assumed or Assumed(), reason)
+
+
+def _measured(config: Any, model: Model) -> Workload:
+    domain = make_domain(config, model)
+    tasks = domain.tasks("train", config.contexts, 0)
+
+    def lengths(texts: Sequence[str]) -> tuple[int, ...]:
+        return tuple(map(len, model.tokenizer(list(texts), verbose=False)["input_ids"])) if texts else ()
+
+    texts = [domain.oracle(task) for task in tasks]
+    edits = lengths([text for text in texts if text is not None]) or (config.sampling.max_new_tokens,)
+    updates, questions = [], []
+    for task, text in zip(tasks, texts, strict=True):
+        applied = domain.apply(task, text)
+        if not isinstance(applied, Update):
+            raise UserError(f"config.domain {config.domain!r} trains nothing, and plans are for what is trained")
+        updates.append(applied)
+        questions.append(lengths(domain.questions(task, "")))
+    most = config.sampling.max_new_tokens
+    return Workload(
+        source=f"measured on {len(tasks)} contexts of {config.data.path}, with a perfect author's edits",
+        prompts=lengths([domain.edit_prompt(task) for task in tasks]),
+        edit=min(most, round(sum(edits) / len(edits))),
+        longest=min(most, max(edits)),
+        updates=tuple(updates),
+        questions=tuple(questions),
+    )
+
+
+def _assumed(config: Any, architecture: ModelConfig, sizes: Assumed, reason: str) -> Workload:
+    most = config.sampling.max_new_tokens
+    edit = min(sizes.edit, most)
+    lines = [edit] if config.split == "document" else [sizes.line] * max(1, edit // sizes.line)
+    if config.max_segments:
+        lines = lines[: config.max_segments]
+    padded = min(SEAL_LENGTH, architecture.max_position_embeddings)
+
+    def sequence(length: int) -> TokenSequence:
+        if config.inner.padding != "seal":
+            return TokenSequence((0,) * length)
+        return TokenSequence((0,) * padded, attention=(True,) * length + (False,) * (padded - length))
+
+    update = inner_update(config, architecture).replace(sequences=[sequence(n) for n in (*lines, sizes.passage)])
+    return Workload(
+        source=f"{reason}: " + ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(sizes).items()),
+        prompts=(sizes.passage + INSTRUCTIONS,) * config.contexts,
+        edit=edit,
+        longest=min(sizes.longest, most),
+        updates=(update,) * config.contexts,
+        questions=((sizes.question,) * sizes.questions,) * config.contexts,
+    )
+
+
+def finetuning(config: Any, work: Workload) -> Update:
+    """Returns the policy's update on as many edits as the selection can choose."""
+    edits = config.contexts * config.edits
+    selected = {
+        "best": config.contexts * min(config.select.k, config.edits),
+        "best_improving": config.contexts * min(config.select.k, config.edits),
+        "improvement": edits,
+        "top_fraction": max(1, round(config.select.fraction * edits)),
+    }[config.select.method]
+    sequences = []
+    for index in range(selected):
+        prompt = work.prompts[index % len(work.prompts)]
+        mask = (False,) * prompt + (True,) * work.edit
+        sequences.append(TokenSequence((0,) * len(mask), mask=mask))
+    fields = {name: value for name, value in config.policy_update.items() if name != "merge"}
+    return Update(sequences, **fields)
