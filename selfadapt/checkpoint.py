@@ -11,13 +11,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from etils import epath
 
-from selfadapt import distributed, mesh
+from selfadapt import distributed
 from selfadapt.config import check_same, config_to_json
 from selfadapt.errors import UserError
-from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes
+from selfadapt.models.lora import Adapters, Lora, Spec, abstract_lora
 from selfadapt.policy import Policy, State
 from selfadapt.store import DamagedError, Store
 
@@ -133,7 +132,8 @@ class Checkpoints:
             policy = Policy(model.with_params(self._store.load(name, model.params)), about["version"])
         elif about["version"]:
             spec = Spec(**about["adapter"] | {"targets": tuple(about["adapter"]["targets"])})
-            lora = Lora(**self._store.load(name, _like(model, spec)))
+            like = abstract_lora(model.config, 1, spec.rank, spec.targets, model.mesh)
+            lora = Lora(**self._store.load(name, dict(vars(like))))
             policy = Policy(model, about["version"], Adapters(lora, (spec,)))
         student = policy if about["student_is_policy"] else start.student
         return State(policy=policy, student=student, round=about["round"]), about["journal"]
@@ -152,19 +152,3 @@ class Checkpoints:
             copy = self._copies / f"{number}.{path.name}"
             if not path.exists() and copy.exists():
                 copy.copy(path)
-
-
-def _like(model: Any, spec: Spec) -> dict[str, Any]:
-    """Returns the shapes and places of a policy's adapter."""
-    like: dict[str, Any] = {"a": {}, "b": {}}
-    layers, where = model.config.num_layers, model.mesh
-
-    def leaf(shape, axes):
-        return jax.ShapeDtypeStruct(shape, "float32", sharding=mesh.sharding(where, shape, axes))
-
-    for name in spec.targets:
-        inside, outside = model.config.projections()[name]
-        a, b = factor_axes(name)
-        like["a"][name] = leaf((layers, 1, inside, spec.rank), a)
-        like["b"][name] = leaf((layers, 1, spec.rank, outside), b)
-    return like | {"scale": leaf((1,), ("adapters",))}

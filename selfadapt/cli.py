@@ -20,7 +20,7 @@ from typing import NoReturn
 from selfadapt import distributed
 from selfadapt.errors import Preempted, UserError
 
-USER_ERROR, PREEMPTED, INTERRUPTED = 2, 75, 130
+USER_ERROR, INTERRUPTED = 2, 130
 _REASONS = {  # what the other processes of a run say about this one
     USER_ERROR: "has stopped at an error; what it printed says which",
     INTERRUPTED: "was stopped by Ctrl-C",
@@ -70,7 +70,7 @@ def _run(argv: list[str]) -> int:
     except Preempted:
         if distributed.is_main():
             print(f"selfadapt: stopped by SIGTERM, all work saved. {_kept(workdir)}", file=sys.stderr)
-        return PREEMPTED
+        return distributed.PREEMPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

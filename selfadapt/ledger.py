@@ -19,7 +19,7 @@ from etils import epath
 
 from selfadapt import distributed, files, mesh
 from selfadapt.errors import Preempted
-from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes
+from selfadapt.models.lora import Adapters, Lora, Spec
 from selfadapt.models.model import Model
 from selfadapt.store import DamagedError, Store, digest
 from selfadapt.types import Edit, Outcome
@@ -283,22 +283,14 @@ class _Shared:
 
 
 def _load_adapters(store: Store, name: str, model: Model) -> Adapters:
-    about, shapes = store.about(name), store.shapes(name)
-    where = model.mesh
-    axes = {"scale": ("adapters",)}
-    for target in {key.rpartition(".")[2] for key in shapes} - {"scale"}:
-        axes[f"a.{target}"], axes[f"b.{target}"] = factor_axes(target)
-    like = {"a": {}, "b": {}}
-    for key, leaf in shapes.items():
-        side, _, target = key.partition(".")
-        leaf = leaf.update(sharding=mesh.sharding(where, leaf.shape, axes[key]))
-        if target:
-            like[side][target] = leaf
-        else:
-            like[side] = leaf
+    about, found, where = store.about(name), store.shapes(name), model.mesh
+    sides = {side: {key[2:]: leaf for key, leaf in found.items() if key.startswith(f"{side}.")} for side in "ab"}
+    like = Lora(**sides, scale=found["scale"]).map(
+        lambda leaf, axes: leaf.update(sharding=mesh.sharding(where, leaf.shape, axes))
+    )
     specs = tuple(Spec(**spec | {"targets": tuple(spec["targets"])}) for spec in about["specs"])
     losses = [np.asarray(each, np.float32) for each in about["losses"]]
-    return Adapters(Lora(**store.load(name, like)), specs, about["status"], losses).on(where)
+    return Adapters(Lora(**store.load(name, dict(vars(like)))), specs, about["status"], losses).on(where)
 
 
 def _file_name(name: str) -> str:

@@ -200,6 +200,11 @@ def sharding(mesh: Mesh | None, shape: Sequence[int], axes: Sequence[str | None]
     return NamedSharding(mesh, spec(mesh, shape, axes))
 
 
+def abstract(mesh: Mesh | None, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
+    """Returns shape, dtype and place of an array, without the array."""
+    return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding(mesh, shape, axes))
+
+
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """Says inside a program where an array with these logical axes lies; `None` is a whole axis."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -55,9 +55,13 @@ class Cache:
 
     def laid_out(self) -> Cache:
         """Says inside a program where the cache lies on a mesh."""
+        return self.map(lambda leaf, axes: shard(leaf, *axes))
+
+    def map(self, function: Callable[[Any, tuple[str | None, ...]], Any]) -> Cache:
+        """Returns the cache with a function applied to each array and its logical axes (`selfadapt.mesh`)."""
         axes = ("batch", "kv_heads", None, None)
-        k, v = jax.tree.map(lambda side: shard(side, *("layers",)[: side.ndim - 4], *axes), (self.k, self.v))
-        return Cache(k=k, v=v, positions=shard(self.positions, "batch", None))
+        k, v = jax.tree.map(lambda side: function(side, (*("layers",)[: side.ndim - 4], *axes)), (self.k, self.v))
+        return Cache(k=k, v=v, positions=function(self.positions, ("batch", None)))
 
     def grow(self, slots: int) -> Cache:
         """Returns the cache with empty slots added, up to `slots`."""

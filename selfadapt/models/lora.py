@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax
@@ -43,6 +43,14 @@ class Lora:
         depth = next(iter(self.a.values())).shape[0]
         return {"a": self.a, "b": self.b, "scale": jnp.broadcast_to(self.scale, (depth, *self.scale.shape))}
 
+    def map(self, function: Callable[[Any, tuple[str, ...]], Any]) -> Lora:
+        """Returns the stack with a function applied to each array and its logical axes (`selfadapt.mesh`)."""
+        return Lora(
+            a={name: function(leaf, factor_axes(name)[0]) for name, leaf in self.a.items()},
+            b={name: function(leaf, factor_axes(name)[1]) for name, leaf in self.b.items()},
+            scale=function(self.scale, ("adapters",)),
+        )
+
     def take(self, index: Any) -> Lora:
         """Returns the adapters at an index array or slice, as a stack."""
         return Lora(
@@ -56,6 +64,20 @@ def factor_axes(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the logical axes (`selfadapt.mesh`) of a target's two factors in a `Lora`."""
     inside, outside = PROJECTION_AXES[target]
     return ("layers", "adapters", inside, "rank"), ("layers", "adapters", "rank", outside)
+
+
+def stack_size(count: int, where: Any) -> int:
+    """Returns how many adapters a stack of `count` has on a mesh, padding included."""
+    return count if count == 1 else mesh.round_up(count, mesh.lanes(where))
+
+
+def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[str], where: Any) -> Lora:
+    """Returns a stack of adapters as `jax.ShapeDtypeStruct`s that lie on a mesh, `None` for one device."""
+    a, b = {}, {}
+    for name in targets:
+        inside, outside = config.projections()[name]
+        a[name], b[name] = (config.num_layers, count, inside, rank), (config.num_layers, count, rank, outside)
+    return Lora(a, b, (count,)).map(lambda shape, axes: mesh.abstract(where, shape, jnp.float32, axes))
 
 
 def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[str, ...]:
@@ -167,7 +189,7 @@ class Adapters:
         """
         if where is None:
             return self
-        count = len(self) if len(self) == 1 else mesh.round_up(len(self), mesh.lanes(where))
+        count = stack_size(len(self), where)
 
         def put(leaf, axes):
             axis = axes.index("adapters")
@@ -177,12 +199,7 @@ class Adapters:
                 leaf = jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
             return mesh.place(where, leaf, axes)
 
-        lora = Lora(
-            a={name: put(leaf, factor_axes(name)[0]) for name, leaf in self.lora.a.items()},
-            b={name: put(leaf, factor_axes(name)[1]) for name, leaf in self.lora.b.items()},
-            scale=put(self.lora.scale, ("adapters",)),
-        )
-        return dataclasses.replace(self, lora=lora)
+        return dataclasses.replace(self, lora=self.lora.map(put))
 
     @classmethod
     def stack(cls, parts: Sequence[Adapters]) -> Adapters:

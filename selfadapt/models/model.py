@@ -182,10 +182,7 @@ def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: mesh
     """
     kind = _dtype(dtype)
     directory = _directory(path_or_hub_id)
-    raw = hf.read_json(directory / "config.json")
-    generation_file = directory / "generation_config.json"
-    generation = hf.read_json(generation_file) if generation_file.exists() else None
-    config = ModelConfig.from_json(raw, source=str(directory / "config.json"), generation=generation)
+    config, raw, generation = read_architecture(directory / "config.json")
     return Model(
         config,
         hf.load_params(directory, config, kind, mesh),
@@ -195,6 +192,20 @@ def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: mesh
         directory=directory,
         mesh=mesh,
     )
+
+
+def read_architecture(file: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Any] | None]:
+    """Returns what a `config.json` describes, its fields, and those of the `generation_config.json` beside it, if any.
+
+    Raises:
+      CheckpointError: a file is missing or no JSON.
+      ConfigError: a field is missing or makes no sense.
+      UnsupportedModelError: the architecture or one of its options is not supported.
+    """
+    raw = hf.read_json(file)
+    beside = file.parent / "generation_config.json"
+    generation = hf.read_json(beside) if beside.exists() else None
+    return ModelConfig.from_json(raw, source=str(file), generation=generation), raw, generation
 
 
 def random_params(

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfadapt import mesh as meshes
-from selfadapt.models import decoder, hf
-from selfadapt.models.lora import Lora, factor_axes, resolve_targets
+from selfadapt.models import hf
+from selfadapt.models.lora import Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
 from selfadapt.plan.workload import Workload, finetuning
 from selfadapt.programs import adapt, batching, host, memory, sample, schedule, score, tick
@@ -76,8 +76,7 @@ class Machine:
 
     def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
         """Returns an abstract array that lies where a real one would."""
-        where = None if self.mesh is None else meshes.sharding(self.mesh, shape, axes)
-        return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=where)
+        return meshes.abstract(self.mesh, shape, dtype, axes)
 
 
 def device_bytes(tree: Any) -> int:
@@ -186,18 +185,12 @@ class Planner:
 
     def _stack(self, count: int) -> int:
         """Returns the adapters of a stack with a mesh's padding."""
-        return count if count == 1 else meshes.round_up(count, self.machine.lanes)
+        return stack_size(count, self.machine.mesh)
 
     def _lora(self, count: int, update: Update) -> Lora:
         """Returns an abstract stack of adapters, as `Adapters.on` lays it out."""
-        config, count = self.model.config, self._stack(count)
-        a, b = {}, {}
-        for name in resolve_targets(update.targets, config):
-            inside, outside = config.projections()[name]
-            a_axes, b_axes = factor_axes(name)
-            a[name] = self.machine.array((config.num_layers, count, inside, update.rank), jnp.float32, a_axes)
-            b[name] = self.machine.array((config.num_layers, count, update.rank, outside), jnp.float32, b_axes)
-        return Lora(a, b, self.machine.array((count,), jnp.float32, ("adapters",)))
+        targets = resolve_targets(update.targets, self.model.config)
+        return abstract_lora(self.model.config, self._stack(count), update.rank, targets, self.machine.mesh)
 
     def _held(self, stack: int, wave: batching.Wave) -> dict[str, int]:
         """Returns what lies beside a wave: the first weights, and the stack where the wave's adapters are a copy."""
@@ -296,16 +289,11 @@ class Planner:
 
     def _started(self, state: Any) -> sample.State:
         """Returns the abstract state of a wave of texts, laid out as `Cache.laid_out` says."""
-        sides = ("batch", "kv_heads", None, None)
 
         def placed(leaf: Any, axes: tuple[str | None, ...] = ()) -> jax.ShapeDtypeStruct:
             return self.machine.array(leaf.shape, leaf.dtype, axes or (None,) * len(leaf.shape))
 
-        k, v = (
-            tuple(placed(leaf, ("layers",)[: len(leaf.shape) - 4] + sides) for leaf in side)
-            for side in (state.cache.k, state.cache.v)
-        )
-        cache = decoder.Cache(k=k, v=v, positions=placed(state.cache.positions, ("batch", None)))
+        cache = state.cache.map(placed)
         small = {name: placed(getattr(state, name)) for name in ("tokens", "positions", "slot", "step", "done")}
         return sample.State(cache=cache, **small)
 
@@ -316,7 +304,7 @@ class Planner:
         encoded = {id(update): schedule.encode(update, token_ids) for update in updates}
         items = [schedule.items(k, u, encoded[id(u)], config.hidden_size) for k, u in enumerate(updates)]
         plan = memory.plan_adapt(config, updates, None, items, model.params, self.budget, machine.mesh)
-        lanes, row_multiple = (1, machine.lanes) if len(updates) == 1 else (machine.lanes, 1)
+        lanes, row_multiple = memory.divided(len(updates), machine.mesh)
         accumulate = any(not item.shape.whole for own in items for item in own)
         widest = max(updates, key=lambda update: update.rank)
         state = self._state(self._lora(plan.stream, widest), accumulate)
@@ -367,21 +355,7 @@ class Planner:
     def _state(self, lora: Lora, accumulate: bool) -> tick.State:
         """Returns the abstract state that training these adapters starts from, laid out as `tick.laid_out` says."""
         shapes = jax.eval_shape(functools.partial(tick.initial_state, accumulate=accumulate), lora)
-
-        def placed(tree: Any) -> Any:
-            return tree and tuple(
-                {
-                    name: self.machine.array(leaf.shape, leaf.dtype, tick._adapters_first(factor_axes(name)[side]))
-                    for name, leaf in factors.items()
-                }
-                for side, factors in enumerate(tree)
-            )
-
-        scale, alive = (
-            self.machine.array(leaf.shape, leaf.dtype, ("adapters",)) for leaf in (shapes.scale, shapes.alive)
-        )
-        factors, moments = placed(shapes.factors), placed(shapes.mu)
-        return tick.State(factors, scale, mu=moments, nu=moments, gradient=placed(shapes.gradient), alive=alive)
+        return tick.with_axes(lambda leaf, axes: self.machine.array(leaf.shape, leaf.dtype, axes), shapes)
 
     def _lower_tick(self, state: tick.State, batch: dict, remat: bool, lanes: int) -> Any:
         program = tick.program(self.machine.platform)

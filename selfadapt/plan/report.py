@@ -15,8 +15,7 @@ import numpy as np
 from selfadapt import mesh as meshes
 from selfadapt.errors import UserError
 from selfadapt.models import hf
-from selfadapt.models.config import ModelConfig
-from selfadapt.models.model import EMBEDDED, Model
+from selfadapt.models.model import EMBEDDED, Model, read_architecture
 from selfadapt.plan.advice import advise
 from selfadapt.plan.costs import KINDS, Cost, cost
 from selfadapt.plan.programs import Machine, Planner, abstract_model
@@ -86,11 +85,7 @@ def read_model(name: str) -> Model:
             f"there is no {file}; give --model a directory that holds the model's config.json, or the file (weights "
             "are not needed)"
         )
-    raw = hf.read_json(file)
-    generation = directory / "generation_config.json"
-    architecture = ModelConfig.from_json(
-        raw, source=str(file), generation=hf.read_json(generation) if generation.exists() else None
-    )
+    architecture, raw, _ = read_architecture(file)
     return Model(architecture, {}, raw_config=raw, name=name, directory=directory)
 
 

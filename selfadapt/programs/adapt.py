@@ -21,7 +21,7 @@ import numpy as np
 
 from selfadapt import mesh, meter
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes, initial_factors, resolve_targets
+from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes, initial_factors, resolve_targets, stack_size
 from selfadapt.programs import flops, host, memory, schedule, tick
 from selfadapt.types import Update
 
@@ -42,7 +42,7 @@ def initial_adapters(config: ModelConfig, updates: Sequence[Update], where: mesh
     rank = max(spec.rank for spec in specs)
     a, b = {}, {}
     draw = functools.lru_cache(maxsize=None)(functools.partial(initial_factors, config))
-    count = len(specs) if len(specs) == 1 else mesh.round_up(len(specs), mesh.lanes(where))
+    count = stack_size(len(specs), where)
 
     def drawn(name, index):
         layers, adapters, features, _ = index
@@ -241,8 +241,7 @@ def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapte
     accumulate = any(not item.shape.whole for own in items for item in own)
     with mesh.using(model.mesh):
         state = tick.initial_state(start.lora, accumulate)
-    # A single adapter's rows are divided over the lanes; several are divided themselves.
-    lanes, row_multiple = (1, mesh.lanes(model.mesh)) if len(updates) == 1 else (mesh.lanes(model.mesh), 1)
+    lanes, row_multiple = memory.divided(len(updates), model.mesh)
     lane_size = len(state.scale) // lanes
     steps = [own[-1].step + 1 if own else 0 for own in items]
     losses = [np.zeros(n, np.float32) for n in steps]

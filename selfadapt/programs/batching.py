@@ -17,7 +17,7 @@ import numpy as np
 
 from selfadapt import mesh
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import Adapters, Lora, factor_axes
+from selfadapt.models.lora import Adapters, Lora
 
 LENGTH_GRANULE = 16  # tokens; shorter differences than this never make a new shape
 SPLIT_BELOW = 64  # tokens; rows are not separated by length when the longest is this short
@@ -280,11 +280,7 @@ def _taken(lora: Lora, places: Any) -> Lora:
         leaf = jax.vmap(lambda own, index: own[index])(leaf.reshape(len(places), -1, *leaf.shape[1:]), places)
         return mesh.shard(jnp.moveaxis(leaf.reshape(-1, *leaf.shape[2:]), 0, axis), *axes)
 
-    return Lora(
-        a={name: take(leaf, factor_axes(name)[0]) for name, leaf in lora.a.items()},
-        b={name: take(leaf, factor_axes(name)[1]) for name, leaf in lora.b.items()},
-        scale=take(lora.scale, ("adapters",)),
-    )
+    return lora.map(take)
 
 
 def padded_tokens(wave: Wave, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

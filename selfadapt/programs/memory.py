@@ -70,6 +70,15 @@ def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, i
     return layer + config.num_layers * tokens * itemsize * config.hidden_size
 
 
+def divided(adapters: int, mesh: Any) -> tuple[int, int]:
+    """Returns how many parts a mesh divides adapters trained together into, and the rows of each.
+
+    A single adapter's rows are divided over the lanes; several adapters are divided themselves.
+    """
+    lanes = meshes.lanes(mesh)
+    return (1, lanes) if adapters == 1 else (lanes, 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class AdaptPlan:
     """How `adapt` cuts its work.
@@ -136,7 +145,7 @@ def plan_adapt(
     itemsize = np.dtype(params["norm"].dtype).itemsize
     least, most = TICK_TOKENS.get(host.platform(mesh), ACCELERATOR_TICK_TOKENS)
     tokens = max(item, most)
-    streams, lanes = host.parallel_streams(mesh), 1 if len(updates) == 1 else meshes.lanes(mesh)
+    streams, (lanes, _) = host.parallel_streams(mesh), divided(len(updates), mesh)
 
     def plan(tokens: int, remat: bool, wave: int) -> AdaptPlan:
         stream = -(-wave // streams)

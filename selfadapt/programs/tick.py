@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from selfadapt import mesh
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import Lora, factor_axes
+from selfadapt.models.lora import Lora
 from selfadapt.programs import host
 
 Array = jax.Array
@@ -184,22 +185,25 @@ def tick(
 
 def laid_out(state: State) -> State:
     """Says inside a program where a state's arrays lie."""
+    return with_axes(lambda leaf, axes: mesh.shard(leaf, *axes), state)
+
+
+def with_axes(function: Callable[[Any, tuple[str, ...]], Any], state: State) -> State:
+    """Returns a state with a function applied to each array and its logical axes (`selfadapt.mesh`)."""
 
     def factors(tree):
         if tree is None:
             return None
-        return tuple(
-            {name: mesh.shard(leaf, *_adapters_first(factor_axes(name)[side])) for name, leaf in factors.items()}
-            for side, factors in enumerate(tree)
-        )
+        lora = Lora(*tree, scale=None).map(lambda x, axes: x if x is None else function(x, _adapters_first(axes)))
+        return lora.a, lora.b
 
     return State(
         factors=factors(state.factors),
-        scale=mesh.shard(state.scale, "adapters"),
+        scale=function(state.scale, ("adapters",)),
         mu=factors(state.mu),
         nu=factors(state.nu),
         gradient=factors(state.gradient),
-        alive=mesh.shard(state.alive, "adapters"),
+        alive=function(state.alive, ("adapters",)),
     )
 
 
@@ -245,7 +249,4 @@ def stacked(factors: tuple[dict, dict], scale: Array) -> Lora:
 @jax.jit
 def finished(state: State) -> Lora:
     """Returns a state's adapters as the decoder takes them."""
-    lora = stacked(state.factors, state.scale)
-    a = {name: mesh.shard(leaf, *factor_axes(name)[0]) for name, leaf in lora.a.items()}
-    b = {name: mesh.shard(leaf, *factor_axes(name)[1]) for name, leaf in lora.b.items()}
-    return Lora(a, b, mesh.shard(lora.scale, "adapters"))
+    return stacked(state.factors, state.scale).map(lambda leaf, axes: mesh.shard(leaf, *axes))
