@@ -26,17 +26,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfadapt import TokenSequence, Update, adapt, generate
+from selfadapt.engine import memory, runtime
+from selfadapt.engine.adapt import schedule, training_step
+from selfadapt.engine.adapt.train import initial_adapters
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
-from selfadapt.programs import host, memory, schedule, tick
-from selfadapt.programs.adapt import initial_adapters
 
 
 def qwen2(vocab: int, hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, tied: bool = True) -> ModelConfig:
     """Returns a Qwen2 architecture."""
     return ModelConfig(
-        "qwen2", vocab, hidden, mlp, layers, heads, kv_heads, hidden // heads, tie_word_embeddings=tied, qkv_bias=True,
+        "qwen2",
+        vocab,
+        hidden,
+        mlp,
+        layers,
+        heads,
+        kv_heads,
+        hidden // heads,
+        tie_word_embeddings=tied,
+        qkv_bias=True,
         max_position_embeddings=1024,
     )
 
@@ -85,8 +95,19 @@ class Size:
 
 
 QUICK = Size(
-    small=TOY, updates=2, epochs=1, longest=16, medium=TOY, medium_updates=2, medium_time=16, singles=1, counts=(1, 2),
-    depths=(2, 6), new_tokens=4, rows=(1, 2), products=(64,),
+    small=TOY,
+    updates=2,
+    epochs=1,
+    longest=16,
+    medium=TOY,
+    medium_updates=2,
+    medium_time=16,
+    singles=1,
+    counts=(1, 2),
+    depths=(2, 6),
+    new_tokens=4,
+    rows=(1, 2),
+    products=(64,),
 )
 
 
@@ -239,9 +260,9 @@ def compile_seconds(size: Size, dtype: str) -> list[dict[str, float]]:
         batch = schedule.arrays(item.shape, {0: item}, 8)
         batch |= {"adapter": np.arange(8, dtype=np.int32), "apply": slots > 0}
         batch |= dict.fromkeys(("rate", "decay", "clip", "correction1", "correction2"), slots)
-        state = tick.initial_state(initial_adapters(config, [update] * 8).lora, False)
+        state = training_step.initial_state(initial_adapters(config, [update] * 8).lora, False)
         start = time.perf_counter()
-        tick.program().lower(model.params, state, batch, config=config, remat=False).compile()
+        training_step.program().lower(model.params, state, batch, config=config, remat=False).compile()
         results.append({"layers": layers, "seconds": time.perf_counter() - start})
     return results
 
@@ -306,8 +327,11 @@ def decoding(config: ModelConfig, size: Size, dtype: str) -> list[dict[str, floa
 def machine(dtype: str) -> dict[str, Any]:
     """Returns what the numbers were measured on."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] \
-        if cpuinfo.exists() else [platform.processor()]
+    names = (
+        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else [platform.processor()]
+    )
     return {
         "device": jax.devices()[0].device_kind,
         "cpu": (names or ["unknown"])[0],
@@ -323,7 +347,7 @@ def run(size: Size, quick: bool) -> dict[str, Any]:
     """Runs every part; returns the results, in the units that their names say."""
     on_cpu = jax.default_backend() == "cpu"
     dtype = "float32" if on_cpu else "bfloat16"
-    host.keep_freed_memory()
+    runtime.keep_freed_memory()
     rate = matrix_rate(size, dtype)
     result = {
         "machine": machine(dtype),

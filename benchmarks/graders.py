@@ -15,9 +15,9 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from selfadapt.analyze import compare
 from selfadapt.graders import GradeItem, get_grader
-from selfadapt.seal_results import read_results
+from selfadapt.seal.analyze import compare
+from selfadapt.seal.results import read_results
 
 FILES = ("result_eval_base.json", "result_eval_iter2.json")
 GRADERS: dict[str, tuple[str, dict[str, Any]]] = {

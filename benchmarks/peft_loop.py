@@ -14,7 +14,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from selfadapt import Adapters, Update
-from selfadapt.programs.schedule import Encoded, optimiser_steps
+from selfadapt.engine.adapt.schedule import Encoded, optimiser_steps
 
 
 def wrap(model: transformers.PreTrainedModel, update: Update):
@@ -35,8 +35,10 @@ def copy_adapter(wrapped, adapter: Adapters) -> None:
                 continue
             parts = name.split(".")
             layer, target = int(parts[parts.index("layers") + 1]), parts[-4]
-            factor = adapter.lora.a[target][layer, 0, :, : spec.rank] if "lora_A" in name else (
-                adapter.lora.b[target][layer, 0, : spec.rank]
+            factor = (
+                adapter.lora.a[target][layer, 0, :, : spec.rank]
+                if "lora_A" in name
+                else (adapter.lora.b[target][layer, 0, : spec.rank])
             )
             weight.copy_(torch.from_numpy(np.array(factor).T))
 

@@ -17,8 +17,8 @@ import types
 from collections.abc import Sequence
 from typing import NoReturn
 
-from selfadapt import distributed
 from selfadapt.errors import Preempted, UserError
+from selfadapt.parallel import distributed
 
 USER_ERROR, INTERRUPTED = 2, 130
 _REASONS = {  # what the other processes of a run say about this one
@@ -89,7 +89,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.profile:
         arguments.overrides["telemetry.profile"] = arguments.profile
     config = _load_config(arguments)
-    from selfadapt import compilation, experiment
+    from selfadapt import experiment
+    from selfadapt.telemetry import compilation
 
     distributed.initialize(arguments.distributed)
     compilation.use_cache()
@@ -116,15 +117,15 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     config = _load_config(arguments)
-    from selfadapt import compilation
-    from selfadapt.domains import tiny_model
+    from selfadapt.domains.tiny import model
+    from selfadapt.telemetry import compilation
 
     compilation.use_cache()
-    tiny_model.pretrain(config, arguments.workdir)
+    model.pretrain(config, arguments.workdir)
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
-    from selfadapt import analyze
+    from selfadapt.seal import analyze
 
     print(analyze.analyze_command(arguments.files))
 

@@ -29,7 +29,7 @@ def experiment() -> ConfigDict:
     config.data.eval_path = ""  # held-out passages; by default some of `path` are held out
     config.data.skip_long = False  # leave out passages longer than the model's context, instead of an error
 
-    config.prompt = "auto"  # a key of selfadapt.domains.prompts.PROMPTS, or a template file (.txt)
+    config.prompt = "auto"  # a key of selfadapt.domains.knowledge.prompts.PROMPTS, or a template file (.txt)
     config.chat = False  # wrap the prompt in the tokenizer's chat template, for instruct models
     config.split = "lines"  # how an edit becomes sequences: "lines" or "document"
     config.max_segments = 0  # the most sequences of an edit; 0 for all

@@ -23,23 +23,26 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt import checkpoint, distributed, files, loop, telemetry
-from selfadapt.checkpoint import Checkpoints
+from selfadapt import files, loop
+from selfadapt.checkpoint import rounds
+from selfadapt.checkpoint.rounds import Checkpoints
+from selfadapt.checkpoint.units import DurableLedger, Ledger
 from selfadapt.config import check_workdir, save_config
 from selfadapt.domains import Applied, Domain, make_domain
+from selfadapt.engine.adapt.schedule import optimiser_steps
 from selfadapt.errors import UserError
-from selfadapt.improve import select
-from selfadapt.improve.rest_em import RestEM
-from selfadapt.ledger import DurableLedger, Ledger
 from selfadapt.loop import Settings
-from selfadapt.mesh import make_mesh
-from selfadapt.metrics import MetricsWriter, Progress, duration, mean_and_stderr, paired_difference
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import load_model
 from selfadapt.models.peft import save_peft
-from selfadapt.policy import Policy, State
-from selfadapt.programs.schedule import optimiser_steps
-from selfadapt.sinks import Sinks
+from selfadapt.models.policy import Policy, State
+from selfadapt.outer import select
+from selfadapt.outer.rest_em import RestEM
+from selfadapt.parallel import distributed
+from selfadapt.parallel.sharding import make_mesh
+from selfadapt.telemetry import phases
+from selfadapt.telemetry.metrics import MetricsWriter, Progress, duration, mean_and_stderr, paired_difference
+from selfadapt.telemetry.sinks import Sinks
 from selfadapt.types import Edit, Outcome, Task, Update
 
 PACKAGES = ("selfadapt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -71,8 +74,8 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, Any]:
         check_workdir(workdir, config)
     workdir = pathlib.Path(workdir)
     settings, improve = make_settings(config), make_improve(config)
-    telemetry.check(config.telemetry)
-    directory = checkpoint.place(config, workdir)
+    phases.check(config.telemetry)
+    directory = rounds.place(config, workdir)
     model = load_model(config.model, dtype=config.dtype, mesh=make_mesh(**config.mesh))
     resolve_targets(config.policy_update.targets, model.config)
     domain = make_domain(config, model)
@@ -81,7 +84,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, Any]:
         domain.tasks("train", config.contexts, number)  # too little data is found out now
     if distributed.is_main():
         save_config(workdir, config)
-        checkpoint.claim(directory, config)
+        rounds.claim(directory, config)
     start, progress = Policy(model), Progress()
     lines = [workdir / name for name in LINES if config.checkpoint.directory]
     with Checkpoints(directory, config.checkpoint.keep, lines) as checkpoints:
@@ -93,7 +96,7 @@ def train(config: Any, workdir: str | os.PathLike) -> dict[str, Any]:
             _cut(workdir / name, journal["files"].get(name, 0))
         with (
             MetricsWriter(workdir, Sinks(config.telemetry, workdir, config)) as writer,
-            telemetry.Telemetry(config, workdir, writer) as meters,
+            phases.Telemetry(config, workdir, writer) as meters,
             DurableLedger(
                 directory, config.checkpoint.every_seconds, functools.partial(_damaged, writer, progress)
             ) as ledger,
@@ -194,7 +197,7 @@ class _Run:
         self.config, self.settings, self.domain, self.heldout = config, settings, domain, heldout
         self.writer: MetricsWriter = writer
         self.progress: Progress = progress
-        self.meters: telemetry.Telemetry = meters
+        self.meters: phases.Telemetry = meters
         self.ledger: Ledger = ledger
         self.journal: dict[str, Any] = journal
         self.start: Policy = start

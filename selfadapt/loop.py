@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt import meter
+from selfadapt.checkpoint.units import Ledger
 from selfadapt.domains.base import Applied, Domain
-from selfadapt.ledger import Ledger
+from selfadapt.engine.adapt.train import adapt
+from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.lora import Adapters
-from selfadapt.policy import Policy, State
-from selfadapt.programs.adapt import adapt
-from selfadapt.programs.sample import generate
+from selfadapt.models.policy import Policy, State
+from selfadapt.telemetry import meter
 from selfadapt.types import ContextEdit, Edit, Outcome, Task, Update
 
 

@@ -99,7 +99,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(train, loop, fault):
 
 
 def test_a_deliberate_value_error_of_the_package_is_told_from_an_accident():
-    from selfadapt import metrics
+    from selfadapt.telemetry import metrics
 
     with pytest.raises(ValueError) as deliberate:
         metrics.mean_and_stderr([])

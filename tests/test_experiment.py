@@ -12,8 +12,8 @@ from selfadapt.domains import make_domain
 from selfadapt.errors import UserError
 from selfadapt.experiment import make_improve, make_settings, train
 from selfadapt.files import read_jsonl
-from selfadapt.improve.rest_em import shuffled
-from selfadapt.policy import Policy, State
+from selfadapt.models.policy import Policy, State
+from selfadapt.outer.rest_em import shuffled
 from selfadapt.types import ContextEdit, Edit, Outcome
 from tests.worlds import random_world_model
 

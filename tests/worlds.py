@@ -2,8 +2,8 @@
 
 import pathlib
 
-from selfadapt.domains import tiny_world
-from selfadapt.domains.tiny_model import save
+from selfadapt.domains.tiny import world
+from selfadapt.domains.tiny.model import save
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model
 from selfadapt.models.tiny_tokenizer import build_tokenizer
@@ -16,7 +16,7 @@ def random_world_model(directory: pathlib.Path, **changes) -> pathlib.Path:
       directory: where to write it.
       **changes: fields of its config.json to set otherwise.
     """
-    tokenizer = build_tokenizer(tiny_world.every_text(), max_length=1024)
+    tokenizer = build_tokenizer(world.every_text(), max_length=1024)
     raw = {
         "model_type": "qwen2",
         "vocab_size": len(tokenizer),

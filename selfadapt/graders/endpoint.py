@@ -15,9 +15,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfadapt.distributed import broadcast, is_main
 from selfadapt.graders.model import judge_prompt, parse_verdict
 from selfadapt.graders.text import GradeItem
+from selfadapt.parallel.distributed import broadcast, is_main
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 

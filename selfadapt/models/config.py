@@ -52,7 +52,7 @@ class RopeScaling:
     original_max_position: int
 
 
-# The logical axes (`selfadapt.mesh`) of what goes into each projection, and of what comes out of it.
+# The logical axes (`selfadapt.parallel.sharding`) of what goes into each projection, and of what comes out of it.
 PROJECTION_AXES = {
     "q_proj": ("hidden", "heads"),
     "k_proj": ("hidden", "kv_heads"),

@@ -19,9 +19,9 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from selfadapt.mesh import lookup, product, shard
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora
+from selfadapt.parallel.sharding import lookup, product, shard
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -58,7 +58,7 @@ class Cache:
         return self.map(lambda leaf, axes: shard(leaf, *axes))
 
     def map(self, function: Callable[[Any, tuple[str | None, ...]], Any]) -> Cache:
-        """Returns the cache with a function applied to each array and its logical axes (`selfadapt.mesh`)."""
+        """Returns the cache with a function applied to each array and its logical axes (`parallel.sharding`)."""
         axes = ("batch", "kv_heads", None, None)
         k, v = jax.tree.map(lambda side: function(side, (*("layers",)[: side.ndim - 4], *axes)), (self.k, self.v))
         return Cache(k=k, v=v, positions=function(self.positions, ("batch", None)))

@@ -23,10 +23,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from selfadapt import distributed, mesh
 from selfadapt import files as disk
 from selfadapt.errors import UserError
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
+from selfadapt.parallel import distributed, sharding
 
 Params = dict[str, Any]
 
@@ -82,7 +82,7 @@ class Weight:
 
     @property
     def axes(self) -> tuple[str | None, ...]:
-        """The logical axes of the array in the tree (`selfadapt.mesh`)."""
+        """The logical axes of the array in the tree (`selfadapt.parallel.sharding`)."""
         key = self.path[-1]
         if not self.stacked:
             return ("vocab", "embed") if len(self.shape) == 2 else (None,)
@@ -167,7 +167,7 @@ def some(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def load_params(directory: Path, config: ModelConfig, dtype: Any, where: mesh.Mesh | None = None) -> Params:
+def load_params(directory: Path, config: ModelConfig, dtype: Any, where: sharding.Mesh | None = None) -> Params:
     """Reads a checkpoint's tensors into the decoder's parameter tree.
 
     On one device, beside the arrays themselves only one piece of at most 4 MiB is held at a time (and pages
@@ -368,7 +368,7 @@ def _place(params: Params, path: tuple[str, ...]) -> Params:
     return params["layers"] if path[0] == "layers" else params
 
 
-def _load_parts(handles: dict[str, Any], weight: Weight, layers: int, dtype: Any, where: mesh.Mesh) -> jax.Array:
+def _load_parts(handles: dict[str, Any], weight: Weight, layers: int, dtype: Any, where: sharding.Mesh) -> jax.Array:
     """Reads one array of the tree onto a mesh."""
 
     @functools.cache  # devices along `data` hold the same part
@@ -383,7 +383,9 @@ def _load_parts(handles: dict[str, Any], weight: Weight, layers: int, dtype: Any
         return part
 
     shape = weight.array_shape(layers)
-    return mesh.build(where, shape, weight.axes, lambda index: read(tuple((part.start, part.stop) for part in index)))
+    return sharding.build(
+        where, shape, weight.axes, lambda index: read(tuple((part.start, part.stop) for part in index))
+    )
 
 
 def read_part(handle: Any, name: str, inside: tuple[slice, ...]) -> np.ndarray:
@@ -413,7 +415,7 @@ def _entries(params: Params, weight: Weight, layers: int) -> Iterator[tuple[str,
     size = array.dtype.itemsize * int(np.prod(weight.shape))
 
     def read(layer: int) -> np.ndarray:
-        tensor = mesh.to_host(array[layer] if weight.stacked else array)
+        tensor = sharding.to_host(array[layer] if weight.stacked else array)
         return np.ascontiguousarray(tensor.T if weight.transposed else tensor)
 
     for name, layer in weight.tensors(layers):

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import mesh
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
+from selfadapt.parallel import sharding
 
 Array = jax.Array
 
@@ -44,7 +44,7 @@ class Lora:
         return {"a": self.a, "b": self.b, "scale": jnp.broadcast_to(self.scale, (depth, *self.scale.shape))}
 
     def map(self, function: Callable[[Any, tuple[str, ...]], Any]) -> Lora:
-        """Returns the stack with a function applied to each array and its logical axes (`selfadapt.mesh`)."""
+        """Returns the stack with a function applied to each array and its logical axes (`parallel.sharding`)."""
         return Lora(
             a={name: function(leaf, factor_axes(name)[0]) for name, leaf in self.a.items()},
             b={name: function(leaf, factor_axes(name)[1]) for name, leaf in self.b.items()},
@@ -61,14 +61,14 @@ class Lora:
 
 
 def factor_axes(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the logical axes (`selfadapt.mesh`) of a target's two factors in a `Lora`."""
+    """Returns the logical axes (`selfadapt.parallel.sharding`) of a target's two factors in a `Lora`."""
     inside, outside = PROJECTION_AXES[target]
     return ("layers", "adapters", inside, "rank"), ("layers", "adapters", "rank", outside)
 
 
 def stack_size(count: int, where: Any) -> int:
     """Returns how many adapters a stack of `count` has on a mesh, padding included."""
-    return count if count == 1 else mesh.round_up(count, mesh.lanes(where))
+    return count if count == 1 else sharding.round_up(count, sharding.lanes(where))
 
 
 def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[str], where: Any) -> Lora:
@@ -77,7 +77,7 @@ def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[
     for name in targets:
         inside, outside = config.projections()[name]
         a[name], b[name] = (config.num_layers, count, inside, rank), (config.num_layers, count, rank, outside)
-    return Lora(a, b, (count,)).map(lambda shape, axes: mesh.abstract(where, shape, jnp.float32, axes))
+    return Lora(a, b, (count,)).map(lambda shape, axes: sharding.abstract(where, shape, jnp.float32, axes))
 
 
 def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[str, ...]:
@@ -177,11 +177,9 @@ class Adapters:
             start = index % len(self)
             index = slice(start, start + 1)
         index = slice(*index.indices(len(self)))
-        return Adapters(
-            self.lora.take(index), self.specs[index], self.status[index], self.losses[index], self.stats
-        )
+        return Adapters(self.lora.take(index), self.specs[index], self.status[index], self.losses[index], self.stats)
 
-    def on(self, where: mesh.Mesh | None) -> Adapters:
+    def on(self, where: sharding.Mesh | None) -> Adapters:
         """Returns the stack as programs on a mesh take it.
 
         Several adapters are divided over the mesh's lanes, with zeros after the last for what is missing to
@@ -197,7 +195,7 @@ class Adapters:
                 leaf = jnp.pad(leaf, [(0, count - have if i == axis else 0) for i in range(leaf.ndim)])
             elif have > count:
                 leaf = jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
-            return mesh.place(where, leaf, axes)
+            return sharding.place(where, leaf, axes)
 
         return dataclasses.replace(self, lora=self.lora.map(put))
 

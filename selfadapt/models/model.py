@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import distributed, files
-from selfadapt import mesh as meshes
+from selfadapt import files
 from selfadapt.models import decoder, hf
 from selfadapt.models.config import ConfigError, ModelConfig
 from selfadapt.models.lora import Adapters, Lora
+from selfadapt.parallel import distributed, sharding
 
 EMBEDDED = {"tiny": Path(__file__).parent.parent / "assets" / "tiny"}  # models that come with the package
 DTYPES = ("float32", "bfloat16")
@@ -34,7 +34,7 @@ class Model:
       raw_config: the fields of its `config.json`.
       generation_config: the fields of its `generation_config.json`, `None` if it has none.
       name: the path or hub id that it was loaded from, "" for one made in memory.
-      mesh: the devices that it is divided over (`selfadapt.mesh.make_mesh`), `None` for a single one.
+      mesh: the devices that it is divided over (`selfadapt.parallel.sharding.make_mesh`), `None` for a single one.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Model:
         generation_config: dict[str, Any] | None = None,
         name: str = "",
         directory: Path | None = None,
-        mesh: meshes.Mesh | None = None,
+        mesh: sharding.Mesh | None = None,
     ):
         self.config = config
         self.params = params
@@ -69,7 +69,7 @@ class Model:
         seed: int = 0,
         dtype: str = "float32",
         tokenizer: Any = None,
-        mesh: meshes.Mesh | None = None,
+        mesh: sharding.Mesh | None = None,
     ) -> Model:
         """Returns a model of the given architecture with random parameters."""
         return cls(config, random_params(config, jax.random.key(seed), _dtype(dtype), mesh), tokenizer, mesh=mesh)
@@ -135,7 +135,7 @@ class Model:
         lora = None if adapters is None else adapters.lora
         if lora is not None and (more := len(lora.scale) - count):  # a mesh's padding adapters
             stacked = np.pad(stacked, [(0, more), (0, 0), (0, 0)])
-        with meshes.using(self.mesh):
+        with sharding.using(self.mesh):
             out = _logits(self.params, self.config, stacked, lora)[:count]
         return out if tokens.ndim == 3 else out[0]
 
@@ -162,14 +162,14 @@ class Model:
             files.write_json(directory / "generation_config.json", self.generation_config)
 
 
-def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: meshes.Mesh | None = None) -> Model:
+def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: sharding.Mesh | None = None) -> Model:
     """Loads a Llama 3, Mistral, Qwen2 or Qwen3 model.
 
     Args:
       path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or "tiny" for the
         embedded model.
       dtype: "float32" or "bfloat16"; weights stored otherwise are converted.
-      mesh: the devices to divide it over (`selfadapt.mesh.make_mesh`); each process reads only the parts of
+      mesh: the devices to divide it over (`selfadapt.parallel.sharding.make_mesh`); each reads only the parts of
         the weights that its devices hold. `None` for a single device.
 
     Returns:
@@ -209,7 +209,7 @@ def read_architecture(file: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
 
 
 def random_params(
-    config: ModelConfig, key: jax.Array, dtype: Any = jnp.float32, mesh: meshes.Mesh | None = None
+    config: ModelConfig, key: jax.Array, dtype: Any = jnp.float32, mesh: sharding.Mesh | None = None
 ) -> hf.Params:
     """Draws parameters: normal with standard deviation 0.02, norms one, biases zero; the same on every mesh."""
     params: hf.Params = {"layers": {}}
@@ -222,7 +222,7 @@ def random_params(
         else:
             key, own = jax.random.split(key)
             leaf = _normal(own, shape, jnp.dtype(dtype).name)
-        (params["layers"] if weight.stacked else params)[name] = meshes.place(mesh, leaf, weight.axes)
+        (params["layers"] if weight.stacked else params)[name] = sharding.place(mesh, leaf, weight.axes)
     return params
 
 

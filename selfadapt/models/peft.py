@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import distributed, files, mesh
+from selfadapt import files
 from selfadapt.models import hf
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, resolve_targets
 from selfadapt.models.model import Model, check_base
+from selfadapt.parallel import distributed, sharding
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model.model.layers."
@@ -86,8 +87,8 @@ def save_peft(adapter: Adapters, path: str | Path, *, base: str = "") -> None:
     tensors = {}
     for target in spec.targets:
         # The stack may be padded with zeros to a larger rank than this adapter's own.
-        a = mesh.to_host(adapter.lora.a[target][:, 0, :, : spec.rank])
-        b = mesh.to_host(adapter.lora.b[target][:, 0, : spec.rank])
+        a = sharding.to_host(adapter.lora.a[target][:, 0, :, : spec.rank])
+        b = sharding.to_host(adapter.lora.b[target][:, 0, : spec.rank])
         for layer in range(a.shape[0]):
             tensors[_tensor_name(layer, target, "A")] = np.ascontiguousarray(a[layer].T)
             tensors[_tensor_name(layer, target, "B")] = np.ascontiguousarray(b[layer].T)
@@ -131,7 +132,7 @@ def merge(model: Model, adapter: Adapters) -> Model:
     layers = dict(model.params["layers"])
     for target in spec.targets:
         a, b = adapter.lora.a[target][:, 0], adapter.lora.b[target][:, 0]
-        with mesh.using(model.mesh):
+        with sharding.using(model.mesh):
             layers[target] = _merged(layers[target], a, b, adapter.lora.scale[0], target)
     return model.with_params({**model.params, "layers": layers})
 
@@ -143,7 +144,7 @@ def _merged(weight: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array, tar
         return (weight.astype(jnp.float32) + scale * (a @ b)).astype(weight.dtype)
 
     # One layer at a time, so that the float32 update of all layers never stands beside the weights.
-    return mesh.shard(jax.lax.map(layer, (weight, a, b)), *hf.weight_axes(target))
+    return sharding.shard(jax.lax.map(layer, (weight, a, b)), *hf.weight_axes(target))
 
 
 def _only(adapter: Adapters) -> Spec:

@@ -7,15 +7,15 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from selfadapt import chips
 from selfadapt.errors import UserError
-from selfadapt.mesh import AXES
 from selfadapt.models.config import ModelConfig
+from selfadapt.parallel import chips
+from selfadapt.parallel.sharding import AXES
 from selfadapt.plan.costs import Cost
 from selfadapt.plan.topology import Topology, find
 
 ENOUGH = 2  # proposals that fit, each of another kind, after which no more are looked for
-# Slices that can be ordered, the smallest first (the pages that selfadapt/chips.py names).
+# Slices that can be ordered, the smallest first (the pages that selfadapt/parallel/chips.py names).
 _SLICES = {
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"),

@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import mesh as meshes
+from selfadapt.engine import memory, runtime, score
+from selfadapt.engine.adapt import schedule, train, training_step
+from selfadapt.engine.generate import batching, sampling
+from selfadapt.engine.generate.choose import Choice
 from selfadapt.models import hf
 from selfadapt.models.lora import Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
+from selfadapt.parallel import sharding
 from selfadapt.plan.workload import Workload, finetuning
-from selfadapt.programs import adapt, batching, host, memory, sample, schedule, score, tick
-from selfadapt.programs.choose import Choice
 from selfadapt.types import Update
 
 
@@ -67,16 +69,16 @@ class Machine:
     @property
     def lanes(self) -> int:
         """Places on the mesh that hold adapters or rows of their own."""
-        return meshes.lanes(self.mesh)
+        return sharding.lanes(self.mesh)
 
     @property
     def platform(self) -> str:
         """The devices' platform."""
-        return host.platform(self.mesh)
+        return runtime.platform(self.mesh)
 
     def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
         """Returns an abstract array that lies where a real one would."""
-        return meshes.abstract(self.mesh, shape, dtype, axes)
+        return sharding.abstract(self.mesh, shape, dtype, axes)
 
 
 def device_bytes(tree: Any) -> int:
@@ -157,7 +159,7 @@ class Planner:
         lora = self._lora(wave.shape[0], self.work.updates[0])
 
         def lower() -> Any:
-            with meshes.using(self.machine.mesh):
+            with sharding.using(self.machine.mesh):
                 return score._score.lower(self.model.params, lora, tokens, start, length, config, targets)
 
         yield Step(
@@ -230,7 +232,7 @@ class Planner:
         stack = 1 if update is None else self._stack(count)
 
         def row_bytes(length: int, itemsize: int) -> int:
-            return sample.row_bytes(config, length, texts.samples, texts.most, itemsize, model.mesh)
+            return sampling.row_bytes(config, length, texts.samples, texts.most, itemsize, model.mesh)
 
         wave, waves = self._wave(lengths, row_bytes, stack)
         tokens, ends = batching.padded_tokens(wave, [range(length) for _, length in lengths])
@@ -248,8 +250,8 @@ class Planner:
         held = self._held(stack, wave)
 
         def start(room: int) -> Any:
-            with meshes.using(self.machine.mesh):
-                return sample._start.lower(
+            with sharding.using(self.machine.mesh):
+                return sampling._start.lower(
                     model.params, lora, tokens, ends, choice, config, texts.samples, room, texts.mode
                 )
 
@@ -261,18 +263,18 @@ class Planner:
             padded=tokens.size,
             inputs=inputs,
             held=held,
-            lower=lambda: start(sample._slots(width, 1, texts.most)),
+            lower=lambda: start(sampling._slots(width, 1, texts.most)),
         )
         if texts.longest == 1:
             return
-        trips = min(sample.CHUNK, texts.longest - 1)
+        trips = min(sampling.CHUNK, texts.longest - 1)
         # The cache doubles as texts grow; its last size stands for all.
-        room = sample._slots(width, texts.longest - 1, texts.most)
+        room = sampling._slots(width, texts.longest - 1, texts.most)
         state = self._started(start(room).out_info[0])
 
         def extend() -> Any:
-            with meshes.using(self.machine.mesh):
-                return sample._extend.lower(model.params, lora, state, choice, np.int32(0), config, texts.mode)
+            with sharding.using(self.machine.mesh):
+                return sampling._extend.lower(model.params, lora, state, choice, np.int32(0), config, texts.mode)
 
         runs = (texts.longest - 1) / trips
         yield Step(
@@ -287,7 +289,7 @@ class Planner:
             trips=trips,
         )
 
-    def _started(self, state: Any) -> sample.State:
+    def _started(self, state: Any) -> sampling.State:
         """Returns the abstract state of a wave of texts, laid out as `Cache.laid_out` says."""
 
         def placed(leaf: Any, axes: tuple[str | None, ...] = ()) -> jax.ShapeDtypeStruct:
@@ -295,12 +297,12 @@ class Planner:
 
         cache = state.cache.map(placed)
         small = {name: placed(getattr(state, name)) for name in ("tokens", "positions", "slot", "step", "done")}
-        return sample.State(cache=cache, **small)
+        return sampling.State(cache=cache, **small)
 
     def _ticks(self, verb: str, updates: list[Update], chunks: float) -> Iterator[Step]:
         """Yields the ticks of one `adapt`, one program for each shape."""
         config, model, machine = self.model.config, self.model, self.machine
-        token_ids = adapt._token_ids(model, updates)
+        token_ids = train._token_ids(model, updates)
         encoded = {id(update): schedule.encode(update, token_ids) for update in updates}
         items = [schedule.items(k, u, encoded[id(u)], config.hidden_size) for k, u in enumerate(updates)]
         plan = memory.plan_adapt(config, updates, None, items, model.params, self.budget, machine.mesh)
@@ -316,14 +318,14 @@ class Planner:
         for start in range(0, len(updates), plan.stream):
             part = slice(start, start + plan.stream)
             for shape, chosen in schedule.ticks(items[part], plan.slots, lane_size):
-                slots, rows = plan.slots(shape) * lanes, meshes.round_up(shape.rows, row_multiple)
+                slots, rows = plan.slots(shape) * lanes, sharding.round_up(shape.rows, row_multiple)
                 kind = slots, rows, shape.time, shape.packed, shape.whole
                 kinds.setdefault(kind, _Ticks(shape, part, chosen, slots, rows)).add(chosen)
         for ticks in sorted(kinds.values(), key=lambda ticks: -ticks.rows * ticks.shape.time):
             shape, part = ticks.shape, ticks.part
             batch = schedule.arrays(shape, ticks.chosen, ticks.slots, ticks.rows)
             steps = [own[-1].step + 1 if own else 0 for own in items[part]]
-            batch |= adapt._hyperparameters(ticks.chosen, updates[part], steps, part.start, ticks.slots, lane_size)
+            batch |= train._hyperparameters(ticks.chosen, updates[part], steps, part.start, ticks.slots, lane_size)
             given = state.replace(gradient=None) if shape.whole else state
             aside = device_bytes(state.gradient) if shape.whole else 0
             yield Step(
@@ -352,14 +354,14 @@ class Planner:
         held = {"weights": self.weights + self.first_weights, "adapters": device_bytes(lora)}
         return Step(f"{verb} join {len(updates)}", verb, chunks, 0, 0, {"adapters": lora}, held, None)
 
-    def _state(self, lora: Lora, accumulate: bool) -> tick.State:
-        """Returns the abstract state that training these adapters starts from, laid out as `tick.laid_out` says."""
-        shapes = jax.eval_shape(functools.partial(tick.initial_state, accumulate=accumulate), lora)
-        return tick.with_axes(lambda leaf, axes: self.machine.array(leaf.shape, leaf.dtype, axes), shapes)
+    def _state(self, lora: Lora, accumulate: bool) -> training_step.State:
+        """Returns the abstract state that training these adapters starts from, sharded as in training."""
+        shapes = jax.eval_shape(functools.partial(training_step.initial_state, accumulate=accumulate), lora)
+        return training_step.with_axes(lambda leaf, axes: self.machine.array(leaf.shape, leaf.dtype, axes), shapes)
 
-    def _lower_tick(self, state: tick.State, batch: dict, remat: bool, lanes: int) -> Any:
-        program = tick.program(self.machine.platform)
-        with meshes.using(self.machine.mesh):
+    def _lower_tick(self, state: training_step.State, batch: dict, remat: bool, lanes: int) -> Any:
+        program = training_step.program(self.machine.platform)
+        with sharding.using(self.machine.mesh):
             return program.lower(self.model.params, state, batch, config=self.model.config, remat=remat, lanes=lanes)
 
 

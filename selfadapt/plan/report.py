@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfadapt import mesh as meshes
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.model import EMBEDDED, Model, read_architecture
+from selfadapt.parallel import sharding
 from selfadapt.plan.advice import advise
 from selfadapt.plan.costs import KINDS, Cost, cost
 from selfadapt.plan.programs import Machine, Planner, abstract_model
@@ -96,10 +96,10 @@ def machine(config: Any, topology: Topology) -> Machine:
       UserError: its sizes do not multiply to the number of devices.
     """
     sizes = dict(config.mesh)
-    mesh = meshes.make_mesh(**sizes, devices=topology.devices)
+    mesh = sharding.make_mesh(**sizes, devices=topology.devices)
     if mesh is None and topology.name != "local":  # one chip that is not here: programs must still name it
         kinds = (jax.sharding.AxisType.Auto,) * 3
-        mesh = jax.sharding.Mesh(np.asarray(topology.devices[:1]).reshape(1, 1, 1), meshes.AXES, axis_types=kinds)
+        mesh = jax.sharding.Mesh(np.asarray(topology.devices[:1]).reshape(1, 1, 1), sharding.AXES, axis_types=kinds)
     return Machine(mesh, topology.chip.memory)
 
 
@@ -151,7 +151,7 @@ def summary(config: Any, model: Model, work: Workload, topology: Topology, costs
         "topology": {
             "name": topology.name,
             "devices": 1 if mesh is None else mesh.size,
-            "mesh": dict.fromkeys(meshes.AXES, 1) if mesh is None else dict(mesh.shape),
+            "mesh": dict.fromkeys(sharding.AXES, 1) if mesh is None else dict(mesh.shape),
             "measured": topology.measured,
             "chip": dataclasses.asdict(topology.chip),
         },

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt import chips
 from selfadapt.errors import UserError
+from selfadapt.parallel import chips
 from selfadapt.plan.hlo import Collective
 
 # libtpu asks a cloud's metadata server what machine this is, takes a lock for the chips and writes logs. To compile
@@ -135,7 +135,7 @@ def _slice(name: str, version: str, sides: tuple[int, ...]) -> Sequence[Any]:
 def _local() -> Topology:
     import jax
 
-    from selfadapt.programs import memory
+    from selfadapt.engine import memory
 
     devices = tuple(jax.local_devices())
     chip = chips.of(devices[0])

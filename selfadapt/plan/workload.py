@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfadapt.domains import make_domain
-from selfadapt.domains.knowledge import SEAL_LENGTH, inner_update
+from selfadapt.domains.knowledge.domain import SEAL_LENGTH, inner_update
 from selfadapt.errors import UserError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model

@@ -13,8 +13,8 @@ import jinja2
 import markupsafe
 
 from selfadapt.files import write_text
-from selfadapt.metrics import duration
 from selfadapt.report import data, plots
+from selfadapt.telemetry.metrics import duration
 
 _FOLDER = pathlib.Path(__file__).parent
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import load_model
-from selfadapt.programs.sample import generate
 from tests.models.helpers import FAMILIES, tiny_checkpoint
 
 torch = pytest.importorskip("torch")

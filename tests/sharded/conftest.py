@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from selfadapt.mesh import make_mesh
+from selfadapt.parallel.sharding import make_mesh
 
 if jax.device_count() != 8:
     collect_ignore_glob = ["test_*.py"]

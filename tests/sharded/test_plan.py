@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from selfadapt import chips
 from selfadapt.config import load_config
-from selfadapt.mesh import make_mesh
+from selfadapt.parallel import chips
+from selfadapt.parallel.sharding import make_mesh
 from selfadapt.plan import hlo, report, topology
 from selfadapt.plan.workload import Assumed
-from tests.programs.tiny import CONFIG
+from tests.engine.tiny import CONFIG
 
 QUICKSTART = str(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py")
 CHIP = chips.Chip("test chip", 2e11, 1e11, 2**33, 1e10, 1e9)

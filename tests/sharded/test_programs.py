@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, generate, load_model, log_likelihood, merge, save_peft
-from selfadapt.mesh import make_mesh
+from selfadapt.engine import memory
+from selfadapt.engine.adapt import training_step
 from selfadapt.models import hf
+from selfadapt.parallel.sharding import make_mesh
 from selfadapt.plan import hlo
-from selfadapt.programs import memory, tick
 from tests.models.helpers import tiny_checkpoint
 
 LOGITS = dict(rtol=0, atol=2e-4)  # of logits that spread over several units
@@ -185,14 +186,14 @@ def test_waves_that_memory_forces_change_nothing(one_device, sharded_model, monk
 
 def test_no_collective_of_an_adapt_step_crosses_data(sharded_model, mesh, monkeypatch):
     texts = []
-    program = tick.program()
+    program = training_step.program()
 
     class Recording:
         def __call__(self, *args, **kwargs):
             texts.append(program.lower(*args, **kwargs).compile().as_text())
             return program(*args, **kwargs)
 
-    monkeypatch.setattr(tick, "program", Recording)
+    monkeypatch.setattr(training_step, "program", Recording)
     adapt(sharded_model, UPDATES[:8])
     assert texts
     axes = set()

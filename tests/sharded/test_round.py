@@ -11,7 +11,7 @@ from selfadapt import load_model, loop
 from selfadapt.config import load_config
 from selfadapt.domains import make_domain
 from selfadapt.experiment import make_improve, make_settings
-from selfadapt.policy import Policy, State
+from selfadapt.models.policy import Policy, State
 from tests.worlds import random_world_model
 
 ROOT = pathlib.Path(__file__).parents[2]

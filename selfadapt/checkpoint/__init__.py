@@ -1,0 +1,1 @@
+"""What a run stores so that it can resume."""

@@ -1,0 +1,1 @@
+"""The tiny world: made-up passages and the embedded model that reads them."""

@@ -1,0 +1,308 @@
+"""From prompts as a user writes them to few, well-filled device shapes; shared by `sample` and `score`.
+
+Prompts become `Row`s (token ids and the adapter they are for), and rows become `Wave`s: sets of rows that
+run together as one `[adapters, rows, time]` array, chosen so that padding stays below half of the work in
+each dimension and the wave fits the memory there is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import Adapters, Lora
+from selfadapt.parallel import sharding
+
+LENGTH_GRANULE = 16  # tokens; shorter differences than this never make a new shape
+SPLIT_BELOW = 64  # tokens; rows are not separated by length when the longest is this short
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One prompt for one adapter.
+
+    Attributes:
+      adapter: index of the adapter, 0 without adapters.
+      index: place of the prompt in its (adapter's) list.
+      tokens: its token ids.
+    """
+
+    adapter: int
+    index: int
+    tokens: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wave:
+    """Rows that run together.
+
+    Attributes:
+      adapters: the adapters of the wave, in the order of its first axis; `None` where a place is padding.
+      cells: for each of them, indices into the list of rows that was planned.
+      shape: the padded numbers of adapters and of rows an adapter.
+    """
+
+    adapters: tuple[int | None, ...]
+    cells: tuple[tuple[int, ...], ...]
+    shape: tuple[int, int]
+
+    def places(self) -> Iterator[tuple[int, int, int]]:
+        """Yields (place on the adapter axis, place on the row axis, index of the row)."""
+        for k, cell in enumerate(self.cells):
+            for r, index in enumerate(cell):
+                yield k, r, index
+
+
+def bucket(size: int, granule: int = 1) -> int:
+    """Rounds up to a multiple of `granule` with at most three significant bits: 1-8, 10, 12, 14, 16, 20, ...
+
+    At most a quarter of a bucket is padding (beyond one granule), and there are four an octave.
+
+    >>> [bucket(n) for n in (1, 7, 9, 100)], bucket(33, granule=16)
+    ([1, 7, 10, 112], 48)
+    """
+    units = -(-max(size, 1) // granule)
+    step = 1 << max((units - 1).bit_length() - 3, 0)
+    return -(-units // step) * step * granule
+
+
+def nest(prompts: Sequence[Any], adapters: Adapters | None, what: str = "prompts") -> list[list[Any]]:
+    """Returns one list of prompts for each adapter (one list without adapters).
+
+    Args:
+      prompts: strings or sequences of token ids; with K adapters also K lists of those.
+      adapters: a stack of K adapters, or `None`.
+      what: what the caller calls `prompts`, for the error.
+
+    Raises:
+      ValueError: the number of lists is not the number of adapters.
+    """
+    if isinstance(prompts, str):
+        raise ValueError(f"{what} is a single string; pass a list, [{what}], even for one")
+    prompts = list(prompts)
+    for index, item in enumerate(prompts):
+        if not isinstance(item, Sequence | np.ndarray):
+            raise ValueError(f"{what}[{index}] is {item!r}; it must be a string or a sequence of token ids")
+    nested = bool(prompts) and all(_is_list_of_prompts(item) for item in prompts)
+    if nested and not any(len(item) for item in prompts):
+        nested = adapters is not None and len(prompts) == len(adapters)  # K empty lists, not empty prompts
+    if adapters is None:
+        if nested:
+            raise ValueError(f"{what} is a list of lists, which needs adapters; without them pass one flat list")
+        return [prompts]
+    if not nested:
+        return [prompts] * len(adapters)
+    if len(prompts) != len(adapters):
+        raise ValueError(
+            f"{what} has {len(prompts)} lists for {len(adapters)} adapters; pass one list for each adapter, "
+            "or one flat list that all of them share"
+        )
+    return [list(item) for item in prompts]
+
+
+def _is_list_of_prompts(item: Any) -> bool:
+    if isinstance(item, str):
+        return False
+    return len(item) == 0 or not isinstance(item[0], int | np.integer)
+
+
+def per_prompt(value: Any, counts: Sequence[int], what: str) -> list[list[Any]]:
+    """Broadcasts an option to every prompt.
+
+    Args:
+      value: one value; or one for each prompt, in the structure of the prompts.
+      counts: the number of prompts of each adapter.
+      what: the option's name, for the error.
+
+    Raises:
+      ValueError: the structure is not that of the prompts.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        return [[value] * count for count in counts]
+    values = list(value)
+    if all(isinstance(item, list | tuple | np.ndarray) for item in values) and len(values) == len(counts):
+        lists = [list(item) for item in values]
+    else:
+        lists = [values] * len(counts)
+    for k, (items, count) in enumerate(zip(lists, counts, strict=True)):
+        if len(items) != count:
+            where = f" for adapter {k}" if len(counts) > 1 else ""
+            raise ValueError(f"{what} has {len(items)} values{where}, but there are {count} prompts")
+    return lists
+
+
+def where(adapters: Adapters | None, row: Row, what: str = "prompt") -> str:
+    """Names a row in an error: "prompt 3", or "prompt 3 of adapter 1"."""
+    return f"{what} {row.index}" + (f" of adapter {row.adapter}" if adapters is not None else "")
+
+
+def tokenize(
+    model: Any, lists: Sequence[Sequence[Any]], adapters: Adapters | None, *, special: bool = True, what: str = "prompt"
+) -> list[Row]:
+    """Turns lists of prompts into rows of token ids; one that recurs is tokenised once.
+
+    Args:
+      model: the model, for its tokenizer and vocabulary size.
+      lists: for each adapter its prompts, strings or token ids.
+      adapters: the stack, or `None`; errors then name no adapter.
+      special: whether the tokenizer's special tokens (such as a beginning-of-sequence token) are added.
+      what: what an item is, for errors.
+
+    Raises:
+      ValueError: an item has no tokens, or an id lies outside the vocabulary.
+    """
+    texts = list({item: None for items in lists for item in items if isinstance(item, str)})
+    known: dict[str, tuple[int, ...]] = {}
+    if texts:
+        if model.tokenizer is None:
+            raise ValueError(f"the model has no tokenizer; pass each {what} as token ids")
+        encoded = model.tokenizer(texts, add_special_tokens=special)["input_ids"]
+        known = {text: tuple(ids) for text, ids in zip(texts, encoded, strict=True)}
+    rows = []
+    for k, items in enumerate(lists):
+        for index, item in enumerate(items):
+            row = Row(k, index, known[item] if isinstance(item, str) else tuple(int(token) for token in item))
+            if not row.tokens:
+                raise ValueError(f"{where(adapters, row, what)} has no tokens; give it at least one")
+            if not (0 <= min(row.tokens) and max(row.tokens) < model.config.vocab_size):
+                raise ValueError(
+                    f"{where(adapters, row, what)} has a token id outside 0 .. {model.config.vocab_size - 1}, "
+                    "the model's vocabulary"
+                )
+            rows.append(row)
+    return rows
+
+
+def plan_waves(
+    owners: Sequence[int],
+    lengths: Sequence[int],
+    row_bytes: Callable[[int], int],
+    budget: int,
+    lanes: int = 1,
+    stack: int = 1,
+) -> list[Wave]:
+    """Groups rows into waves.
+
+    Rows of one wave are no shorter than half the longest (unless that is short anyway), adapters of one
+    wave have no fewer rows than half the most, and a wave's rows fit the budget. A row that alone is
+    beyond the budget runs alone. On a mesh the lanes divide a wave's adapters, each with those that it holds, or
+    its rows, where the stack has one adapter only.
+
+    Args:
+      owners: the adapter of each row.
+      lengths: the length of each row, tokens.
+      row_bytes: memory of one row of a wave, given the wave's padded length.
+      budget: bytes for one wave, on each device.
+      lanes: lanes of the mesh (`selfadapt.parallel.sharding`).
+      stack: adapters in the stack, padding included, 1 without adapters.
+    """
+    parted = lanes if stack > 1 else 1  # lanes that divide the adapters
+    held = -(-stack // parted) if parted > 1 else 0  # adapters a lane
+    waves = []
+    for group in _halving(sorted(range(len(lengths)), key=lambda i: -lengths[i]), lambda i: lengths[i], SPLIT_BELOW):
+        most = max(1, budget // row_bytes(bucket(lengths[group[0]], LENGTH_GRANULE))) * (lanes // parted)
+        cells: dict[int, list[int]] = {}
+        for i in group:
+            cells.setdefault(owners[i], []).append(i)
+        pieces = [(owner, piece) for owner, cell in cells.items() for piece in _even(cell, most)]
+        pieces.sort(key=lambda piece: (-len(piece[1]), piece[0]))
+        for similar in _halving(pieces, lambda piece: len(piece[1]), 1):
+            queues = [[p for p in similar if parted == 1 or p[0] // held == lane] for lane in range(parted)]
+            rows = sharding.round_up(bucket(len(similar[0][1])), lanes // parted)
+            length = _part(max(map(len, queues)), max(1, most // rows))
+            for start in range(0, max(map(len, queues)), length):
+                waves.append(_wave([sorted(queue[start : start + length]) for queue in queues], lanes // parted))
+    return waves
+
+
+def _wave(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Wave:
+    """Makes a wave of what each lane runs: (adapter, its rows)."""
+    width = bucket(max(map(len, queues)))
+    filled = [queue + [(None, [])] * (width - len(queue) if len(queues) > 1 else 0) for queue in queues]
+    adapters, cells = zip(*(piece for queue in filled for piece in queue), strict=True)
+    rows = sharding.round_up(bucket(max(map(len, cells))), row_multiple)
+    return Wave(adapters, tuple(tuple(sorted(cell)) for cell in cells), (len(queues) * width, rows))
+
+
+def _halving(items: list, size: Callable, floor: int) -> Iterator[list]:
+    """Cuts a list sorted by falling size wherever an item has less than half the size of its group's first."""
+    start = 0
+    for i in range(1, len(items) + 1):
+        first = size(items[start])
+        if i == len(items) or (first > floor and 2 * size(items[i]) < first):
+            yield items[start:i]
+            start = i
+
+
+def _even(items: list, most: int) -> Iterator[list]:
+    """Cuts a list into the fewest pieces of at most `most` items, about equally long."""
+    length = _part(len(items), most)
+    for start in range(0, len(items), length):
+        yield items[start : start + length]
+
+
+def _part(count: int, most: int) -> int:
+    """Returns the length of the fewest, about equal pieces of at most `most` that `count` items are cut into."""
+    return -(-count // -(-count // most))
+
+
+def wave_lora(adapters: Adapters | None, wave: Wave, lanes: int = 1) -> Lora | None:
+    """Returns the stack of a wave's adapters, padded to the wave's shape by repeating some of them.
+
+    On a mesh (`Adapters.on`) each lane takes from the adapters that it holds; call it inside `sharding.using`.
+    """
+    if adapters is None:
+        return None
+    padded = wave.shape[0]
+    present = [owner for owner in wave.adapters if owner is not None]
+    stack = len(adapters.lora.scale)
+    if padded == stack and present == list(range(len(adapters))):
+        return adapters.lora
+    if lanes == 1 or stack == 1:
+        return adapters.lora.take(np.asarray(present + present[:1] * (padded - len(present))))
+    places = np.asarray([0 if owner is None else owner % (stack // lanes) for owner in wave.adapters])
+    return _taken(adapters.lora, places.reshape(lanes, -1))
+
+
+@jax.jit
+def _taken(lora: Lora, places: Any) -> Lora:
+    """Takes adapters lane by lane; places are counted in each lane, `[lanes, count]`."""
+
+    def take(leaf, axes):
+        axis = axes.index("adapters")
+        leaf = jnp.moveaxis(leaf, axis, 0)
+        leaf = jax.vmap(lambda own, index: own[index])(leaf.reshape(len(places), -1, *leaf.shape[1:]), places)
+        return sharding.shard(jnp.moveaxis(leaf.reshape(-1, *leaf.shape[2:]), 0, axis), *axes)
+
+    return lora.map(take)
+
+
+def padded_tokens(wave: Wave, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Lays out a wave's rows.
+
+    Args:
+      wave: the wave.
+      rows: token ids of every row that was planned.
+
+    Returns:
+      Right-padded tokens, `[K, R, T]`, and lengths, `[K, R]`, 0 where the shape has no row.
+    """
+    time = bucket(max(len(rows[index]) for _, _, index in wave.places()), LENGTH_GRANULE)
+    tokens = np.zeros((*wave.shape, time), np.int32)
+    lengths = np.zeros(wave.shape, np.int32)
+    for k, r, index in wave.places():
+        tokens[k, r, : len(rows[index])] = rows[index]
+        lengths[k, r] = len(rows[index])
+    return tokens, lengths
+
+
+def prefill_bytes(config: ModelConfig, length: int, itemsize: int) -> int:
+    """Estimates the temporaries of a full forward pass over one row, bytes (one layer's, as layers are scanned)."""
+    scores = 2 * 4 * config.num_heads * length * length
+    return scores + itemsize * length * (8 * config.hidden_size + 3 * config.intermediate_size)

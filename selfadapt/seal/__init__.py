@@ -1,0 +1,1 @@
+"""SEAL's published result files: read and analysed."""

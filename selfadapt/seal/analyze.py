@@ -1,0 +1,233 @@
+"""The command `selfadapt analyze FILE...`: SEAL's result files as tables with intervals and paired comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import statistics
+from collections.abc import Sequence
+
+from selfadapt.seal import results as stored
+from selfadapt.seal.results import Results
+
+_Z = 1.959964  # 97.5% quantile of the normal distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95% interval, by the normal approximation.
+
+    Attributes:
+      mean: the mean over units.
+      low: the interval's lower end.
+      high: the interval's upper end.
+      n: the number of units.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """`b` minus `a`, paired by unit.
+
+    Attributes:
+      a: the name of what is subtracted.
+      b: the name of what it is subtracted from.
+      unit: "passage" or "question".
+      difference: the mean difference and its 95% interval.
+      p: the two-sided p-value of no difference, by the normal approximation.
+      better: the number of units where `b` is higher.
+      worse: the number of units where it is lower.
+      unpaired: units that only one of the two has; they are left out.
+    """
+
+    a: str
+    b: str
+    unit: str
+    difference: Estimate
+    p: float
+    better: int
+    worse: int
+    unpaired: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What `analyze` found.
+
+    Attributes:
+      files: the files, in order, with unique names.
+      rows: (file, what, estimate) for the baseline, the adapted model and the best edit of each passage.
+      comparisons: each file's adapter against its baseline, then every two files.
+      disagreements: per file, the saved statistics that do not follow from the verdicts.
+      pooled: pooled continual runs, by a name that lists them; see `results.pool_continual`.
+    """
+
+    files: list[Results]
+    rows: list[tuple[str, str, Estimate]]
+    comparisons: list[Comparison]
+    disagreements: dict[str, list[str]]
+    pooled: dict[str, dict[str, list[list[float]]]]
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Returns the mean of `values` with its 95% interval; of a single value the interval is unbounded.
+
+    >>> estimate([0.0, 1.0, 0.0, 1.0]).mean
+    0.5
+    """
+    mean = statistics.fmean(values)
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return Estimate(mean, mean - _Z * error, mean + _Z * error, len(values))
+
+
+def units(results: Results) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns (baseline, adapted) accuracy by unit.
+
+    The unit of an "inner" file is the passage, known by its text; of a "cpt" file the question, known by its
+    place, since such files hold no texts of passages.
+    """
+    if results.kind == "inner":
+        articles = results.content["articles"]
+        stats = [stored.article_stats(stored.edit_stats(article)) for article in articles]
+        return tuple(
+            {a["context"]: s[name] for a, s in zip(articles, stats, strict=True) if s[name] is not None}
+            for name in ("baseline_accuracy", "adapter_mean_accuracy")
+        )
+    return tuple({str(i): float(v) for i, v in enumerate(side)} for side in stored.verdicts(results))
+
+
+def compare(a: str, b: str, unit: str, before: dict[str, float], after: dict[str, float]) -> Comparison:
+    """Compares two sets of accuracies, paired by the keys that both have.
+
+    Raises:
+      ValueError: they have no key in common.
+    """
+    common = [key for key in before if key in after]
+    if not common:
+        raise ValueError(f"{a} and {b} have no {unit} in common, so they cannot be compared")
+    differences = [after[key] - before[key] for key in common]
+    found = estimate(differences)
+    error = (found.high - found.mean) / _Z
+    p = math.erfc(abs(found.mean) / error / math.sqrt(2)) if error else float(found.mean == 0)
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return Comparison(a, b, unit, found, p, better, worse, len(before) + len(after) - 2 * len(common))
+
+
+def analyze(paths: Sequence[str | os.PathLike]) -> Analysis:
+    """Reads result files, recomputes their statistics and compares them.
+
+    Args:
+      paths: SEAL's result files, of any kinds. Files of one unit (passages, or questions of equally many) are
+        compared two by two; continual runs with equally many sequences are pooled.
+
+    Raises:
+      ResultsError: a file is not one of SEAL's result files.
+      FileNotFoundError: there is no such file.
+    """
+    files: list[Results] = []
+    for path in paths:
+        read = stored.read_results(path)
+        taken = sum(file.name.split("#")[0] == read.name for file in files)
+        files.append(dataclasses.replace(read, name=f"{read.name}#{taken + 1}") if taken else read)
+    rows, comparisons, sides = [], [], {}
+    for file in files:
+        if file.kind == "continual":
+            continue
+        baseline, adapter = units(file)
+        unit = "passage" if file.kind == "inner" else "question"
+        rows.append((file.name, "baseline", estimate(list(baseline.values()))))
+        rows.append((file.name, "adapted", estimate(list(adapter.values()))))
+        if file.kind == "inner" and file.content.get("k_completions", 1) > 1:
+            best = [max(s["adapter_mean"] for s in stored.edit_stats(a)) for a in file.content["articles"]]
+            rows.append((file.name, f"best of {file.content['k_completions']}", estimate(best)))
+        comparisons.append(compare("baseline", file.name, unit, baseline, adapter))
+        sides[file.name] = (unit, adapter)
+    for (a, (unit, before)), (b, (other, after)) in itertools.combinations(sides.items(), 2):
+        comparable = before.keys() & after.keys() if unit == "passage" else len(before) == len(after)
+        if unit == other and comparable:
+            comparisons.append(compare(a, b, unit, before, after))
+    found = {file.name: stored.disagreements(file) for file in files}
+    return Analysis(files, rows, comparisons, {name: lines for name, lines in found.items() if lines}, _pool(files))
+
+
+def _pool(files: Sequence[Results]) -> dict[str, dict[str, list[list[float]]]]:
+    runs: dict[tuple, list[Results]] = {}
+    for file in files:
+        if file.kind == "continual":
+            # A file that already sums runs up has more sequences than they, and must not be counted again.
+            same = ("n_sequences", "n_datapoints", "dataset", "base_model")
+            runs.setdefault(tuple(file.content.get(name) for name in same), []).append(file)
+    return {
+        " + ".join(file.name for file in group): stored.pool_continual(group)
+        for group in runs.values()
+        if len(group) > 1
+    }
+
+
+def format_analysis(analysis: Analysis) -> str:
+    """Returns the analysis as plain text."""
+    parts = []
+    if analysis.rows:
+        body = [(f, what, str(e.n), f"{e.mean:.4f}", _interval(e)) for f, what, e in analysis.rows]
+        parts.append(_table(("file", "model", "n", "accuracy", "95% interval"), body))
+    if analysis.comparisons:
+        body = [
+            (
+                f"{c.b} - {c.a}",
+                f"{c.difference.n} {c.unit}s",
+                f"{c.difference.mean:+.4f}",
+                _interval(c.difference, "+"),
+                f"{c.p:.2g}",
+                f"{c.better} / {c.worse}",
+                str(c.unpaired),
+            )
+            for c in analysis.comparisons
+        ]
+        header = ("paired difference", "over", "mean", "95% interval", "p", "better / worse", "unpaired")
+        parts.append(_table(header, body))
+    continual = [file for file in analysis.files if file.kind == "continual"]
+    if continual:
+        body = []
+        for file in continual:
+            summary = stored.recompute(file)
+            body.append((file.name, str(file.content["n_sequences"]), *(f"{v:.4f}" for v in summary.values())))
+        parts.append(_table(("continual", "sequences", "before", "just learnt", "at the end"), body))
+    for name, pooled in analysis.pooled.items():
+        parts.append(f"pooled: {name}\n(rows: after so many edits; columns: passages; mean and standard deviation)")
+        body = []
+        for r, (means, stds) in enumerate(zip(pooled["mean"], pooled["std"], strict=True)):
+            learnt = len(means) if r == 0 else r
+            cells = [f"{mean:.3f} {std:.3f}" for mean, std in zip(means, stds, strict=True)]
+            body.append((str(r), *cells[:learnt], *[""] * (len(means) - learnt)))
+        parts.append(_table(("edits", *(f"passage {c + 1}" for c in range(len(pooled["mean"][0])))), body))
+    for file in analysis.files:
+        lines = analysis.disagreements.get(file.name, [])
+        if file.kind != "continual":
+            verdict = f"{len(lines)} saved statistics differ from" if lines else "all saved statistics agree with"
+            shown = [f"  {line}" for line in lines[:10]]
+            parts.append("\n".join([f"{file.name}: {verdict} what was recomputed", *shown]))
+    return "\n\n".join(parts) + "\n"
+
+
+def analyze_command(paths: list[str]) -> str:
+    """Returns what `selfadapt analyze FILE...` prints; see `analyze`."""
+    if not paths:
+        raise ValueError("give at least one result file: selfadapt analyze FILE...")
+    return format_analysis(analyze(paths))
+
+
+def _interval(found: Estimate, sign: str = "") -> str:
+    return f"[{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in (header, *body)) for i in range(len(header))]
+    rows = [header, ["-" * width for width in widths], *body]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,165 @@
+"""The loop carries a user's own domain, and recipes other than SEAL's, without change (docs/architecture.md)."""
+
+import dataclasses
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from selfadapt import ContextEdit, Edit, Update, load_model, loop
+from selfadapt.domains import make_domain
+from selfadapt.errors import UserError
+from selfadapt.loop import Settings
+from selfadapt.models.policy import Policy, State
+from selfadapt.outer.rest_em import RestEM
+from selfadapt.outer.select import best_of
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+SETTINGS = Settings(edits=2, edit_tokens=12, answer_tokens=4, answer_stop=("\n",))
+REST_EM = RestEM(
+    select=lambda outcomes, baselines: best_of(outcomes),
+    update=Update((), rank=4, alpha=8, learning_rate=1e-3, epochs=1, batch_size=4),
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model("tiny")
+
+
+@pytest.fixture
+def codebook(tiny, monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    return make_domain(ml_collections.ConfigDict({"domain": "examples.codebook", "seed": 0}), tiny)
+
+
+def one_model(model):
+    policy = Policy(model)
+    return State(policy=policy, student=policy)
+
+
+def by_hand(domain, tasks, texts):
+    """Pairs hand-written edits, one a task, with what the domain does with them."""
+    return loop.applied(domain, tasks, [Edit(task.id, 0, "", text) for task, text in zip(tasks, texts, strict=True)])
+
+
+def test_a_domain_in_one_file_runs_a_whole_round(tiny, codebook):
+    tasks = codebook.tasks("train", 2)
+    state, done = loop.run_round(one_model(tiny), codebook, tasks, REST_EM, SETTINGS)
+    assert set(done.baselines) == {task.id for task in tasks}
+    assert [(o.edit.task_id, o.edit.sample) for o in done.outcomes] == [(task.id, s) for task in tasks for s in (0, 1)]
+    assert all(o.status == "ok" and len(o.verdicts) == 3 and 0 <= o.reward <= 1 for o in done.outcomes)
+    assert done.facts["selected"] == 2
+    assert (state.round, state.policy.version) == (1, 1)
+    assert state.student is state.policy
+
+
+def test_training_on_its_oracle_answers_its_questions(tiny, codebook):
+    tasks = codebook.tasks("heldout", 4)
+    student = Policy(tiny)
+    taught = loop.score(student, codebook, tasks, by_hand(codebook, tasks, map(codebook.oracle, tasks)), SETTINGS)
+    untaught = [(Edit(task.id, 0, "", ""), codebook.unchanged(task)) for task in tasks]
+    before = loop.score(student, codebook, tasks, untaught, SETTINGS)
+    assert sum(o.reward for o in taught) / 4 > 0.9
+    assert sum(o.reward for o in before) / 4 < 0.5
+
+
+def test_a_domain_of_ones_own_that_is_absent_is_an_error_that_names_it(tiny):
+    with pytest.raises(UserError, match="no_such.domain"):
+        make_domain(ml_collections.ConfigDict({"domain": "no_such.domain", "seed": 0}), tiny)
+
+
+@dataclasses.dataclass(frozen=True)
+class Directives:
+    """As in SEAL's few-shot domain an edit is a JSON directive: which data to make, and how to train on them."""
+
+    base: object
+
+    def __getattr__(self, name):
+        return getattr(self.base, name)
+
+    def apply(self, task, text):
+        try:
+            wanted = json.loads(text)
+        except ValueError:
+            return Update(())  # nothing to train on, which the outcome's status says
+        oracle = self.base.oracle(task).split("\n") if wanted.pop("questions") else []
+        return dataclasses.replace(self.base.update, sequences=[*oracle, task.context], **wanted)
+
+
+def test_an_edit_that_is_a_directive_brings_its_own_hyperparameters(tiny, codebook):
+    domain = Directives(codebook)
+    tasks = codebook.tasks("heldout", 1) * 4
+    texts = [
+        '{"questions": true, "learning_rate": 0.01, "epochs": 40}',
+        '{"questions": true, "learning_rate": 0.0, "epochs": 3}',
+        '{"questions": false, "learning_rate": 0.001, "epochs": 1, "rank": 2, "targets": ["q_proj"]}',
+        "train harder",
+    ]
+    student = Policy(tiny)
+    good, still, small, broken = loop.score(student, domain, tasks, by_hand(domain, tasks, texts), SETTINGS)
+    (before,) = loop.score(student, domain, tasks[:1], [(good.edit, domain.unchanged(tasks[0]))], SETTINGS)
+    assert good.reward > 0.9
+    assert [o.status for o in (good, still, small)] == ["ok"] * 3
+    assert still.answers == before.answers
+    assert broken.status != "ok"
+    assert broken.answers == before.answers
+
+
+@dataclasses.dataclass(frozen=True)
+class Instructions:
+    """As in LSE an edit is a new context, which is not trained on."""
+
+    base: object
+
+    def __getattr__(self, name):
+        return getattr(self.base, name)
+
+    def apply(self, task, text):
+        return ContextEdit(text)
+
+    def baseline(self, task):
+        return self.base.unchanged(task)
+
+
+def test_an_edit_that_is_a_new_context_trains_nothing(tiny, codebook, monkeypatch):
+    domain, student = Instructions(codebook), Policy(tiny)
+    tasks = codebook.tasks("heldout", 2)
+    asked = []
+
+    def generate(model, prompts, **options):
+        asked.extend(prompts)
+        return loop_generate(model, prompts, **options)
+
+    loop_generate = loop.generate
+    monkeypatch.setattr(loop, "generate", generate)
+    monkeypatch.setattr(loop, "adapt", lambda *_, **__: pytest.fail("a context edit was trained on"))
+    outcomes = loop.score(student, domain, tasks, by_hand(domain, tasks, ["Be brief.", "Be bold."]), SETTINGS)
+    assert asked[0] == f"Be brief.\nQuestion: {tasks[0].questions[0].question} Answer:"
+    assert len(asked) == 6
+    assert asked[5].startswith("Be bold.")
+    assert [o.status for o in outcomes] == ["ok", "ok"]
+
+
+def test_a_teacher_improves_while_its_student_stays(tiny, codebook):
+    teacher, student = Policy(tiny), Policy(tiny.with_params(tiny.params))
+    tasks = codebook.tasks("train", 2)
+    state, first = loop.run_round(State(teacher, student), codebook, tasks, REST_EM, SETTINGS)
+    assert state.student is student
+    assert state.policy.version == 1
+    assert {(o.edit.policy_version, o.policy_version) for o in first.outcomes} == {(0, 0)}
+    _, second = loop.run_round(state, codebook, tasks, REST_EM, SETTINGS)
+    assert {(o.edit.policy_version, o.policy_version) for o in second.outcomes} == {(1, 0)}
+
+
+def test_any_function_of_the_outcomes_can_be_the_outer_update(tiny, codebook):
+    def gains(state, baselines, outcomes):
+        """What a policy gradient on the change of the reward starts from."""
+        return state, {"gains": [outcome.reward - baselines[outcome.edit.task_id] for outcome in outcomes]}
+
+    start = one_model(tiny)
+    state, done = loop.run_round(start, Instructions(codebook), codebook.tasks("train", 2), gains, SETTINGS)
+    assert state == dataclasses.replace(start, round=1)
+    assert len(done.facts["gains"]) == 4
+    assert all(-1 <= gain <= 1 for gain in done.facts["gains"])

@@ -1,0 +1,39 @@
+"""Meshes: sizes that do not go together are refused; one device needs none (tests/sharded has the rest)."""
+
+import jax
+import numpy as np
+import pytest
+
+from selfadapt.errors import UserError
+from selfadapt.parallel import sharding
+
+
+def test_a_single_device_needs_no_mesh():
+    assert sharding.make_mesh(devices=jax.devices()[:1]) is None
+    assert sharding.lanes(None) == 1
+    x = np.ones((2, 3))
+    assert sharding.shard(x, "adapters", "rows") is x
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"data": 0}, r"config\.mesh\.data is 0; it must be at least 1, or -1"),
+        ({"fsdp": -2}, r"config\.mesh\.fsdp is -2"),
+        ({"data": -1, "tensor": -1}, r"config\.mesh\.data and \.tensor are both -1"),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, "needs 8 devices, and there are 1; set one size to -1"),
+        ({"data": -1, "tensor": 3}, "needs a multiple of 3 devices, and there are 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_devices_are_named(sizes, message):
+    with pytest.raises(UserError, match=message):
+        sharding.make_mesh(**sizes, devices=jax.devices()[:1])
+
+
+def test_every_logical_axis_of_parameters_and_adapters_is_known_or_whole():
+    places = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
+    assert sharding.spec(places, (28, 64, 48), ("layers", "embed", "mlp")) == jax.P(None, "fsdp", "tensor")
+    assert sharding.spec(places, (28, 6, 64, 4), ("layers", "adapters", "hidden", "rank")) == jax.P(
+        None, None, None, None
+    )
+    assert sharding.spec(places, (97, 64), ("vocab", "embed")) == jax.P(None, "fsdp")  # 97 stays whole

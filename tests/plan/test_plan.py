@@ -1,0 +1,367 @@
+"""`selfadapt plan`: what is read from compiled programs, what a plan says, and what it refuses."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from selfadapt import cli
+from selfadapt.config import load_config
+from selfadapt.engine import flops, runtime
+from selfadapt.errors import UserError
+from selfadapt.models.lora import Spec
+from selfadapt.models.model import Model
+from selfadapt.parallel import chips
+from selfadapt.plan import advice, hlo, report, table, topology
+from selfadapt.plan.costs import KINDS, Cost
+from selfadapt.plan.programs import Machine, Planner, abstract_model
+from selfadapt.plan.workload import Assumed, Workload, finetuning, workload
+from selfadapt.types import TokenSequence, Update
+from tests.engine.tiny import CONFIG
+
+ROOT = pathlib.Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "configs" / "quickstart.py")
+CHIP = chips.Chip("test chip", 2e11, 1e11, 2**33, 1e10, 1e9)
+TOKENS = "passage=24,edit=30,longest=40,line=10,questions=2,question=12"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A tiny model's `config.json`, and the overrides of a small experiment."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
+    fields = {"model": str(tmp_path), "contexts": "4", "edits": "2", "at_once": "4", "inner.rank": "4"}
+    return tmp_path, fields | {"sampling.max_new_tokens": "64", "policy_update.rank": "4"}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """`local` with known rates, so that nothing is measured."""
+    found = topology.Topology("local", CHIP, tuple(jax.local_devices()[:1]), measured=True)
+    monkeypatch.setattr(topology, "_local", lambda: found)
+
+
+def compiled(function, *shapes):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.jit(function).lower(*arguments).compile().as_text()
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def layers(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    assert hlo.Program(compiled(layers, (16, 32), (24, 32, 32))).flops() == 24 * 2 * 16 * 32 * 32
+
+
+def test_a_loop_of_unknown_length_counts_as_often_as_told():
+    def until(x, w):
+        return jax.lax.while_loop(lambda x: x.sum() < 1e6, lambda x: x @ w, x)
+
+    text = compiled(until, (16, 32), (32, 32))
+    assert hlo.Program(text, trips=5).flops() == 5 * hlo.Program(text).flops() == 5 * 2 * 16 * 32 * 32
+
+
+def test_a_slice_of_stacked_weights_is_read_and_not_the_stack():
+    def layers(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    moved = hlo.Program(compiled(layers, (16, 256), (50, 256, 256))).bytes()
+    stack = 50 * 256 * 256 * 4
+    # Each layer is read once, and once more where the compiler first copies the slice.
+    assert stack < moved < 4 * stack
+
+
+def test_a_slice_that_is_fetched_ahead_counts_as_the_slice():
+    program = hlo.Program(
+        "HloModule m\n\nENTRY %main (a: s8[1000]) -> s8[100] {\n"
+        "  %a = s8[1000]{0} parameter(0)\n"
+        "  %s = ((s8[1000]{0}), s8[100]{0:S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:100]}\n"
+        "  ROOT %d = s8[100]{0:S(1)} slice-done(%s)\n}\n"
+    )
+    assert program.bytes() == 100  # read from main memory, written to the memory beside the compute units
+
+
+def test_batched_products_written_as_convolutions_are_counted():
+    # 4 batches of [48, 3584] x [3584, 128], as the TPU compiler writes them.
+    line = (
+        "  %c = bf16[4,48,4,128]{3,1,2,0} convolution(%a, %b), window={size=1x4 pad=0_0x3_3 rhs_reversal=0x1}, "
+        "dim_labels=0bf1_1oi0->0b1f"
+    )
+    product = hlo._instruction(line)
+    around = {
+        "a": hlo._instruction("  %a = bf16[4,48,3584,1]{2,1,3,0} parameter(0)"),
+        "b": hlo._instruction("  %b = bf16[4,128,3584,1]{2,1,0,3} parameter(1)"),
+    }
+    assert hlo.Program._product_flops(product, around) == 2 * 4 * 48 * 4 * 128 * 3584
+
+
+def test_products_of_a_library_are_counted():
+    line = (
+        '  %g = (f32[16,64]{1,0}, s8[4096]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm", '
+        'backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],'
+        '"rhs_contracting_dimensions":["0"],"lhs_batch_dimensions":[],"rhs_batch_dimensions":[]}}}'
+    )
+    program = hlo.Program(
+        "HloModule m\n\nENTRY %main (a: f32[16,32], b: f32[32,64]) -> (f32[16,64], s8[4096]) {\n"
+        "  %a = f32[16,32]{1,0} parameter(0)\n  %b = f32[32,64]{1,0} parameter(1)\n"
+        f"  ROOT {line.strip()}\n}}\n"
+    )
+    assert program.flops() == 2 * 16 * 32 * 64
+    assert program.bytes() == 4 * (16 * 32 + 32 * 64 + 16 * 64) + 4096
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "replica_groups={{0,2},{1,3}}",
+        "replica_groups=[2,2]<=[2,2]T(1,0)",
+        "replica_groups=mesh['x'=2,'y'=2] {'x'}",
+    ],
+)
+def test_groups_are_read_in_every_form(written):
+    line = f"  %g = f32[8]{{0}} all-gather(%a), channel_id=1, {written}, dimensions={{0}}"
+    groups = hlo._groups(hlo._instruction(line), 4)
+    assert sorted(map(sorted, groups)) == [[0, 2], [1, 3]]
+    gather = hlo.Collective("all-gather", 32, 1, groups)
+    assert gather.axes({"data": 2, "tensor": 2}) == ("data",) and gather.sent() == 16
+
+
+def test_a_ring_without_joined_ends_takes_twice_as_long():
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        coords: tuple[int, int, int]
+        platform: str = "tpu"
+
+    def seconds(version, sides, group):
+        places = [Device(tuple(map(int, place))) for place in np.ndindex(*sides)]
+        there = topology.Topology("there", chips.TPUS[version], tuple(places))
+        whole = tuple(range(len(places))) if group is None else group
+        return there.seconds(hlo.Collective("all-gather", 1e9, 1, (whole,)), places)
+
+    row = tuple(range(4))  # of the last dimension
+    assert seconds("v5p", (4, 4, 4), row) == pytest.approx(0.75e9 / 200e9)  # a cube's faces are joined
+    assert seconds("v5e", (4, 4, 1), (0, 4, 8, 12)) == pytest.approx(0.75e9 / 50e9)  # a row of v5e is a line
+    assert seconds("v5p", (4, 4, 4), None) == pytest.approx(63 / 64 * 1e9 / 600e9)
+
+
+def planner(rank=4, **changes):
+    """A planner of one adapt of 8 adapters on sequences of 32 tokens, on one device."""
+    config = load_config(QUICKSTART, {"contexts": "4", "edits": "2", "at_once": "8", "inner.rank": str(rank)})
+    architecture = dataclasses.replace(CONFIG, **changes)
+    machine = Machine(None, 2**33)
+    update = Update([TokenSequence((1,) * 32)] * 2, rank=rank, targets="all-linear", epochs=1)
+    work = Workload("the test", (32,) * 4, 32, 32, (update,) * 4, ((16,) * 2,) * 4)
+    return Planner(config, abstract_model(Model(architecture, {}), machine, "float32"), machine, work)
+
+
+def test_flops_of_a_tick_are_those_counted_from_its_tokens(monkeypatch):
+    monkeypatch.setattr(runtime, "parallel_streams", lambda mesh: 1)
+    # Where layers are unrolled, the compiler drops what would flow back past the first one.
+    for layers, tolerance in ((8, 0.01), (2, 0.07)):
+        made = planner(num_layers=layers, hidden_size=64, head_dim=16)
+        (step,) = made.training()
+        program = hlo.Program(step.lower().compile().as_text())
+        config = made.model.config
+        adapter = flops.adapter_size(config, Spec(4, 8.0, tuple(config.projections())))
+        # The program also multiplies what the causal mask then hides, which the count leaves out.
+        hidden = 32 * 32 - 32 * 33 / 2
+        hidden_flops = 3 * 4 * config.num_heads * config.head_dim * config.num_layers * hidden
+        wanted = step.padded / 32 * (flops.training(config, 32, adapter=adapter) + hidden_flops)
+        assert program.flops() == pytest.approx(wanted, rel=tolerance)
+
+
+def test_the_steps_are_the_programs_that_a_run_compiles(monkeypatch):
+    monkeypatch.setattr(runtime, "parallel_streams", lambda mesh: 1)
+    made = planner()
+    (step,) = made.training()
+    assert step.name.startswith("adapt 2x1x32") and step.runs == 8 / 2 * 2
+    assert step.tokens == step.padded == 2 * 32
+    start, extend = made.sampling()
+    assert (start.name, start.runs) == ("sample start 1x4x32", 1) and extend.name.startswith("sample extend 1x8,")
+    assert extend.inputs["cache"].k[0].shape[0] == 8
+
+
+def test_a_plan_says_what_it_takes_in_json(small, capsys):
+    directory, fields = small
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    arguments = ["plan", f"--config={QUICKSTART}", "--topology=local", f"--tokens={TOKENS}", "--json", *overrides]
+    assert cli.main(arguments) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert set(plan) == {"topology", "model", "round", "fits", "programs", "advice"}
+    assert plan["fits"] and plan["topology"]["measured"] and plan["topology"]["mesh"]["data"] == 1
+    assert plan["model"]["name"] == str(directory) and plan["round"]["edits"] == 8
+    assert plan["round"]["edits_per_second"] == pytest.approx(8 / sum(plan["round"]["seconds"].values()))
+    verbs = {program["verb"] for program in plan["programs"]}
+    assert verbs == {*report.VERBS, "log_likelihood"}
+    for program in plan["programs"]:
+        assert set(program["memory"]) == set(KINDS) and program["memory"]["weights"] > 0
+        assert program["needed"] == sum(program["memory"].values()) <= program["limit"]
+        assert program["flops"] > 0 and program["bytes"] > 0 and program["tokens"] <= program["padded"]
+        assert program["roofline_seconds"] == max(program["seconds"].values()) > 0
+        assert program["collectives"] == []
+    text = table.format_plan(plan)
+    assert all(program["name"] in text for program in plan["programs"]) and "It fits." in text
+
+
+def test_a_plan_can_be_of_some_parts_only(small):
+    config, told = load_config(QUICKSTART, small[1]), Assumed.parse(TOKENS)
+    plan = report.plan(config, "local", assumed=told, only=["adapt"])
+    assert {program["verb"] for program in plan["programs"]} == set(plan["round"]["seconds"]) == {"adapt"}
+    assert "sampled tokens/s" not in table.format_plan(plan)
+    scores = report.plan(config, "local", assumed=told, only=["log_likelihood"])
+    assert scores["round"]["seconds"] is None and table.format_plan(scores).endswith("It fits.")
+    with pytest.raises(UserError, match="a plan has no part 'score'; there are sample, adapt"):
+        report.plan(config, "local", assumed=told, only=["score"])
+
+
+def test_the_weights_file_itself_is_not_needed_but_its_config_is(tmp_path):
+    with pytest.raises(UserError, match=r"there is no .*config\.json; give --model"):
+        report.read_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
+    assert report.read_model(str(tmp_path / "config.json")).config == CONFIG
+    assert report.read_model("tiny").tokenizer is not None
+
+
+def test_texts_are_measured_where_data_and_tokenizer_are_at_hand():
+    config = load_config(QUICKSTART, {"contexts": "3"})
+    work = workload(config, report.read_model("tiny"), None)
+    assert work.source.startswith("measured on 3 contexts of tiny_world")
+    assert len(work.prompts) == len(work.updates) == len(work.questions) == 3 and min(work.prompts) > 20
+    assert all(isinstance(sequence, str) for sequence in work.updates[0].sequences)
+
+
+def test_texts_are_assumed_otherwise(small):
+    config = load_config(QUICKSTART, small[1])
+    work = workload(config, report.read_model(str(small[0])), None)
+    assert work.source.startswith("assumed, since the model has no tokenizer")
+    assert [len(s.ids) for s in work.updates[0].sequences][-1] == Assumed().passage
+    told = workload(config, report.read_model("tiny"), Assumed.parse("passage=9"))
+    assert told.source.startswith("as told: passage 9")
+
+
+def test_the_policy_is_trained_on_as_many_edits_as_can_be_selected():
+    config = load_config(QUICKSTART, {"contexts": "4", "select.method": "best", "select.k": "2"})
+    work = workload(config, report.read_model("tiny"), Assumed())
+    update = finetuning(config, work)
+    assert len(update.sequences) == 8 and update.rank == config.policy_update.rank
+    assert sum(update.sequences[0].mask) == work.edit
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v7:4x4", "there is no topology 'v7:4x4'; give 'local', or a TPU"),
+        ("v5e", "there is no topology"),
+        ("v5e:4x", "there is no topology"),
+        ("v5e:4x4x4", "has 2 sides, such as v5e:4x4"),
+        ("v5p:4x4", "has 3 sides"),
+        ("v5e:32x16", "at most 16x16 chips"),
+    ],
+)
+def test_a_wrong_topology_is_named_with_what_would_be_right(name, message):
+    with pytest.raises(UserError, match=message):
+        topology.find(name)
+
+
+@pytest.mark.parametrize(("text", "message"), [("passages=3", "has no 'passages'"), ("edit=0", "edit is '0'")])
+def test_wrong_sizes_of_texts_are_named(text, message):
+    with pytest.raises(UserError, match=message):
+        Assumed.parse(text)
+
+
+def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    with pytest.raises(UserError, match=r"pip install 'selfadapt\[tpu\]'"):
+        topology._slice("v5e:2x2", "v5e", (2, 2))
+
+
+def test_what_does_not_fit_comes_with_changes_that_were_compiled(small, monkeypatch):
+    config = load_config(QUICKSTART, small[1] | {"contexts": "8", "edits": "4", "at_once": "32"})
+    for verb in ("sampling", "improving", "scoring"):  # these take the same however many edits are scored at once
+        monkeypatch.setattr(Planner, verb, lambda self: ())
+    whole = report.plan(config, "local", assumed=Assumed.parse(TOKENS))
+    largest = max(program["needed"] for program in whole["programs"])
+    chip = dataclasses.replace(CHIP, memory=0.75 * largest)
+    tight = topology.Topology("local", chip, tuple(jax.local_devices()[:1]), measured=True)
+    monkeypatch.setattr(topology, "_local", lambda: tight)
+    monkeypatch.setattr(Planner, "__init__", _generous(Planner.__init__, 100 * largest))
+    plan = report.plan(config, "local", assumed=Assumed.parse(TOKENS))
+    assert not plan["fits"] and plan["round"]["edits_per_second"] is None
+    good = [each for each in plan["advice"] if each["fits"]]
+    assert good and good[0]["change"].startswith("--config.at_once=") and good[0]["needed"] <= chip.memory
+    text = table.format_plan(plan)
+    assert "DOES NOT FIT" in text and good[0]["change"] in text
+
+
+def _generous(init, memory):
+    """A planner that believes in more memory than there is, as when an estimate is too low."""
+
+    def wrapped(self, *arguments):
+        init(self, *arguments)
+        self.budget = int(memory)
+
+    return wrapped
+
+
+def test_changes_are_tried_from_the_cheapest_to_the_largest_slice(monkeypatch):
+    config = load_config(QUICKSTART, {"at_once": "4", "mesh.tensor": "2"})
+    there = topology.Topology("v5e:2x2", chips.TPUS["v5e"], tuple(Fake() for _ in range(4)))
+    monkeypatch.setattr(advice, "find", lambda name: dataclasses.replace(there, name=name, devices=there.devices * 2))
+
+    def costs(changed, other):
+        need = 10.0 - changed.mesh.fsdp  # more edits at once take no more here
+        return [Cost("it", "adapt", 1, 1, 1, {"weights": need}, limit=6.5)]
+
+    tried = advice.advise(config, there, CONFIG, costs)
+    half = "--config.dtype=bfloat16"
+    assert [(each["change"], each["fits"]) for each in tried] == [
+        (f"{half} --config.mesh.data=1 --config.mesh.fsdp=4 --config.mesh.tensor=1", True),
+        (f"--topology=v5e:2x4 {half} --config.mesh.data=1 --config.mesh.fsdp=4 --config.mesh.tensor=2", True),
+        (half, False),
+        (f"{half} --config.at_once=2", False),
+        (f"{half} --config.at_once=1", False),
+        (f"{half} --config.mesh.data=1 --config.mesh.fsdp=2 --config.mesh.tensor=2", False),
+    ]
+
+
+def test_the_benchmark_of_predictions_runs_every_program(small, capsys):
+    from benchmarks import plan
+
+    fields = small[1] | {"contexts": "1", "edits": "1", "sampling.max_new_tokens": "8", "answer.max_new_tokens": "4"}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    plan.main([f"--config={QUICKSTART}", "--times=1", *overrides])
+    printed = capsys.readouterr().out
+    assert "test chip: 100 GFLOP/s, 10 GB/s, measured" in printed
+    for verb in ("sample start", "sample extend", "adapt", "answer start", "answer extend", "improve"):
+        (line, *_) = [line for line in printed.splitlines() if line.startswith(verb)]
+        assert float(line.split()[-1]) > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Fake:
+    platform: str = "tpu"
+
+
+def test_a_real_slice_is_compiled_for_without_its_chips(small):
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("the TPU compiler is not installed: pip install 'selfadapt[tpu]'")
+    directory, fields = small
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    command = [sys.executable, "-m", "selfadapt", "plan", f"--config={QUICKSTART}", "--topology=v5e:4x4", "--json"]
+    command += [f"--model={directory / 'config.json'}", f"--tokens={TOKENS}", *overrides]
+    command += ["--config.mesh.fsdp=2", "--config.mesh.tensor=2"]  # no axis is a whole side of the torus
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["fits"] and plan["topology"]["chip"]["name"] == "TPU v5e"
+    assert plan["topology"]["mesh"] == {"data": 4, "fsdp": 2, "tensor": 2}
+    ticks = [program for program in plan["programs"] if program["verb"] == "adapt"]
+    over = {axis for program in ticks for each in program["collectives"] for axis in each["axes"]}
+    assert over == {"fsdp", "tensor"}  # nothing crosses `data`
+    assert all(program["seconds"]["links"] > 0 for program in ticks)
