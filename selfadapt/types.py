@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence as AbstractSequence
 from typing import Any
 
+from selfadapt.errors import InvalidValueError
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
@@ -140,20 +142,24 @@ class Update:
             object.__setattr__(self, "targets", tuple(self.targets))
         for field in ("rank", "batch_size", "gradient_accumulation"):
             if not (isinstance(value := getattr(self, field), int) and value >= 1):
-                raise ValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 1")
+                raise InvalidValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 1")
         for field in ("epochs", "warmup_steps"):
             if not (isinstance(value := getattr(self, field), int) and value >= 0):
-                raise ValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 0")
+                raise InvalidValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 0")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"Update.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+            raise InvalidValueError(f"Update.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         if self.loss not in LOSSES:
-            raise ValueError(f"Update.loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
+            raise InvalidValueError(f"Update.loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise ValueError(f"Update.max_grad_norm is {self.max_grad_norm!r}; it must be positive, or None for none")
+            raise InvalidValueError(
+                f"Update.max_grad_norm is {self.max_grad_norm!r}; it must be positive, or None for none"
+            )
         if not math.isfinite(self.weight_decay) or self.weight_decay < 0:
-            raise ValueError(f"Update.weight_decay is {self.weight_decay!r}; it must be a finite number of at least 0")
+            raise InvalidValueError(
+                f"Update.weight_decay is {self.weight_decay!r}; it must be a finite number of at least 0"
+            )
         if not self.targets:
-            raise ValueError("Update.targets is empty; name at least one projection, such as 'q_proj'")
+            raise InvalidValueError("Update.targets is empty; name at least one projection, such as 'q_proj'")
 
     def replace(self, **changes) -> Update:
         """Returns a copy with the named fields changed."""

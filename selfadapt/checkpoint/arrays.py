@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from selfadapt import files
+from selfadapt.errors import InvalidValueError
 from selfadapt.parallel import distributed
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends to the name of an entry that it is writing
@@ -177,7 +178,7 @@ class Store:
             head = ocp.JsonCheckpointHandler().restore(self.directory / name / "head")
             text = head["about"]
             if digest(text) != head["digest"]:
-                raise ValueError("what it says is not what was written")
+                raise InvalidValueError("what it says is not what was written")
             shapes = {k: jax.ShapeDtypeStruct(tuple(s), jnp.dtype(d)) for k, (s, d) in head["arrays"].items()}
             return json.loads(text), shapes, head["sums"]
 

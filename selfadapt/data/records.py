@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task
 
 
@@ -161,7 +162,7 @@ def seal_subset(tasks: Sequence[Task], n: int, seed: int = 42) -> list[Task]:
       ValueError: there are fewer than `n` tasks.
     """
     if not 0 <= n <= len(tasks):
-        raise ValueError(f"a subset of {n} passages was asked for, and there are {len(tasks)}")
+        raise InvalidValueError(f"a subset of {n} passages was asked for, and there are {len(tasks)}")
     shuffled = list(tasks)
     random.Random(seed).shuffle(shuffled)
     return shuffled[:n]

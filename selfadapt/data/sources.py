@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from selfadapt.data.records import DataError, seal_tasks, squad_tasks
+from selfadapt.errors import InvalidValueError
 from selfadapt.types import Task
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -43,7 +44,7 @@ def load_tasks(path: str | os.PathLike, *, split: str | None = None, limit: int 
     name = os.fspath(path)
     local = pathlib.Path(name)
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit!r}; it must be at least 1, or None for all")
+        raise InvalidValueError(f"limit is {limit!r}; it must be at least 1, or None for all")
     if name.startswith("tfds:"):
         tasks = squad_tasks(_tfds_rows(name.removeprefix("tfds:"), split), name)
     elif local.is_dir():

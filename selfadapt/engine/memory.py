@@ -72,10 +72,10 @@ def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, i
 def divided(adapters: int, mesh: Any) -> tuple[int, int]:
     """Returns how many parts a mesh divides adapters trained together into, and the rows of each.
 
-    A single adapter's rows are divided over the lanes; several adapters are divided themselves.
+    A single adapter's rows are divided over the shards; several adapters are divided themselves.
     """
-    lanes = sharding.lanes(mesh)
-    return (1, lanes) if adapters == 1 else (lanes, 1)
+    shards = sharding.shards(mesh)
+    return (1, shards) if adapters == 1 else (shards, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,30 +85,30 @@ class AdaptPlan:
     Attributes:
       wave: adapters trained at once.
       stream: adapters of a wave whose ticks follow each other; streams run side by side.
-      lane: adapters of a stream that one lane of the mesh holds; all of them without a mesh.
-      tick_tokens: the least and the most tokens that a tick aims at, on each lane.
+      shard: adapters of a stream that one shard of the mesh holds; all of them without a mesh.
+      tick_tokens: the least and the most tokens that a tick aims at, on each shard.
       remat: whether activations are recomputed in the backward pass.
     """
 
     wave: int
     stream: int
-    lane: int
+    shard: int
     tick_tokens: tuple[int, int]
     remat: bool
 
     def slots(self, shape: Shape) -> int:
-        """Adapters a tick on each lane, a power of two.
+        """Adapters a tick on each shard, a power of two.
 
-        A quarter of the lane's, since adapters of different sequence lengths wait in different queues and
-        a tick should be full; within the tokens that suit the machine. It depends on the lane's size
+        A quarter of the shard's, since adapters of different sequence lengths wait in different queues and
+        a tick should be full; within the tokens that suit the machine. It depends on the shard's size
         and the item's shape only, never on what the neighbours hold.
         """
         item = shape.rows * shape.time
         least, most = self.tick_tokens
-        slots = max(power_of_two(self.lane / 4), power_of_two(least / item))
+        slots = max(power_of_two(self.shard / 4), power_of_two(least / item))
         while slots > 1 and slots * item > most:
             slots //= 2
-        return min(slots, power_of_two(self.lane))
+        return min(slots, power_of_two(self.shard))
 
 
 def plan_adapt(
@@ -122,7 +122,7 @@ def plan_adapt(
 ) -> AdaptPlan:
     """Chooses waves, tick sizes and rematerialisation so that training fits into memory.
 
-    Memory is that of each device. A mesh's lanes divide the adapters of a wave (the rows, where there is only
+    Memory is that of each device. A mesh's shards divide the adapters of a wave (the rows, where there is only
     one), and its `tensor` axis the wider features. What these save of the activations is left as a reserve.
 
     Raises:
@@ -144,18 +144,18 @@ def plan_adapt(
     itemsize = np.dtype(params["norm"].dtype).itemsize
     least, most = TICK_TOKENS.get(runtime.platform(mesh), ACCELERATOR_TICK_TOKENS)
     tokens = max(item, most)
-    streams, (lanes, _) = runtime.parallel_streams(mesh), divided(len(updates), mesh)
+    streams, (shards, _) = runtime.parallel_streams(mesh), divided(len(updates), mesh)
 
     def plan(tokens: int, remat: bool, wave: int) -> AdaptPlan:
         stream = -(-wave // streams)
-        lane = -(-stream // lanes)
-        return AdaptPlan(wave=wave, stream=stream, lane=lane, tick_tokens=(min(least, tokens), tokens), remat=remat)
+        shard = -(-stream // shards)
+        return AdaptPlan(wave=wave, stream=stream, shard=shard, tick_tokens=(min(least, tokens), tokens), remat=remat)
 
     def needed(tokens: int, remat: bool, wave: int) -> int:
         at_once = min(streams, wave)
         slots = at_once * plan(tokens, remat, wave).slots(smallest) * each
         activations = activation_bytes(config, tokens * at_once, time, remat, itemsize)
-        return -(-wave // lanes) * kept * each + max(activations + PASS_COPIES * slots, STEP_COPIES * slots)
+        return -(-wave // shards) * kept * each + max(activations + PASS_COPIES * slots, STEP_COPIES * slots)
 
     def fits(tokens: int, remat: bool, wave: int) -> bool:
         return needed(tokens, remat, wave) <= budget
@@ -165,8 +165,8 @@ def plan_adapt(
     # Small ticks are slow where each one reads all weights for few tokens, so fewer adapters at once come before them.
     while tokens > max(item, least) and not fits(tokens, remat, wave):
         tokens = max(item, least, tokens // 2)
-    while wave > lanes and not fits(tokens, remat, wave):
-        wave = sharding.round_up(-(-wave // 2), lanes)
+    while wave > shards and not fits(tokens, remat, wave):
+        wave = sharding.round_up(-(-wave // 2), shards)
     while tokens > item and not fits(tokens, remat, wave):
         tokens = max(item, tokens // 2)
     if not fits(tokens, remat, wave):

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 
@@ -80,7 +81,9 @@ def pack(documents: Iterable[Document], *, rows: int, length: int) -> Iterator[R
     for document in documents:
         size = len(document.tokens)
         if size > length:
-            raise ValueError(f"a document of {size} tokens does not fit into a row of {length}; lengthen the rows")
+            raise InvalidValueError(
+                f"a document of {size} tokens does not fit into a row of {length}; lengthen the rows"
+            )
         room = [index for index, (used, _) in enumerate(open_rows) if used + size <= length]
         used, members = open_rows.pop(max(room, key=lambda index: open_rows[index][0])) if room else (0, [])
         open_rows.append((used + size, [*members, document]))
@@ -114,7 +117,7 @@ def init_params(key: Array, config: ModelConfig) -> Params:
     logits start at unit size too; both together stand for the usual scaling of tied embeddings at the input.
     """
     if config.qkv_bias or config.output_bias or config.mlp_bias or not config.tie_word_embeddings:
-        raise ValueError("init_params draws decoders with tied embeddings and without biases only")
+        raise InvalidValueError("init_params draws decoders with tied embeddings and without biases only")
     layers, hidden = config.num_layers, config.hidden_size
     keys = iter(jax.random.split(key, 8))
     weights: Params = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from selfadapt.engine import flops, memory
 from selfadapt.engine.generate import batching
+from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
@@ -66,13 +67,15 @@ def log_likelihood(
     for k, (questions, answers) in enumerate(zip(before, after, strict=True)):
         if len(questions) != len(answers):
             place = "" if adapters is None else f" for adapter {k}"
-            raise ValueError(f"there are {len(questions)} prompts and {len(answers)} targets{place}; pair them up")
+            raise InvalidValueError(
+                f"there are {len(questions)} prompts and {len(answers)} targets{place}; pair them up"
+            )
     heads = batching.tokenize(model, before, adapters)
     tails = batching.tokenize(model, after, adapters, special=False, what="target")
     tokens = [head.tokens + tail.tokens for head, tail in zip(heads, tails, strict=True)]
     for head, joined in zip(heads, tokens, strict=True):
         if len(joined) > config.max_position_embeddings:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{batching.where(adapters, head)} and its target have {len(joined)} tokens; "
                 f"the model has {config.max_position_embeddings} positions"
             )
@@ -82,7 +85,7 @@ def log_likelihood(
         [len(joined) for joined in tokens],
         lambda length: batching.prefill_bytes(config, length, itemsize),
         int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
-        sharding.lanes(model.mesh),
+        sharding.shards(model.mesh),
         1 if adapters is None else len(adapters.lora.scale),
     )
     scores, padded = np.zeros(len(heads), np.float32), 0
@@ -94,7 +97,7 @@ def log_likelihood(
         for k, r, index in wave.places():
             start[k, r], length[k, r] = len(heads[index].tokens), len(tails[index].tokens)
         with sharding.using(model.mesh):
-            lora = batching.wave_lora(adapters, wave, sharding.lanes(model.mesh))
+            lora = batching.wave_lora(adapters, wave, sharding.shards(model.mesh))
             values = np.asarray(_score(model.params, lora, rows, start, length, config, width))
         for k, r, index in wave.places():
             scores[index] = values[k, r] / (length[k, r] if normalize else 1)
@@ -129,14 +132,14 @@ def _score(
     hidden = jnp.take_along_axis(hidden, places[..., None] - 1, axis=2)
 
     def one(position):
-        states, tokens = position  # one of each lane
+        states, tokens = position  # one of each shard
         logits = decoder.logits(params, config, states)
         gold = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
         return gold - jax.nn.logsumexp(logits, axis=-1)
 
     # Blocks of positions, so that the logits of all rows never stand in memory together.
-    lanes = sharding.current_lanes()
-    block = max(1, min(wanted.size // lanes, LOGITS_BYTES // (8 * config.vocab_size)))
-    flat = hidden.reshape(lanes, -1, hidden.shape[-1]).swapaxes(0, 1), wanted.reshape(lanes, -1).swapaxes(0, 1)
+    shards = sharding.current_shards()
+    block = max(1, min(wanted.size // shards, LOGITS_BYTES // (8 * config.vocab_size)))
+    flat = hidden.reshape(shards, -1, hidden.shape[-1]).swapaxes(0, 1), wanted.reshape(shards, -1).swapaxes(0, 1)
     logprobs = jax.lax.map(one, flat, batch_size=block).swapaxes(0, 1).reshape(wanted.shape)
     return sharding.whole(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))

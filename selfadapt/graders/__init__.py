@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.graders.endpoint import BudgetExceeded, EndpointJudge, JudgeError
 from selfadapt.graders.model import LogLikelihoodGrader, ModelJudge, judge_prompt, parse_verdict
 from selfadapt.graders.text import Containment, Exact, GradeItem, Grader, TokenF1, normalize_answer, token_f1
@@ -58,11 +59,11 @@ def get_grader(name: str, **options: Any) -> Grader:
     if key not in GRADERS:
         near = difflib.get_close_matches(key, GRADERS, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no grader {name!r}{hint} (the graders are {', '.join(GRADERS)})")
+        raise InvalidValueError(f"there is no grader {name!r}{hint} (the graders are {', '.join(GRADERS)})")
     signature = inspect.signature(GRADERS[key])
     try:
         signature.bind(**options)
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "no options"
-        raise ValueError(f"grader {key!r}: {error}; it takes {takes}") from None
+        raise InvalidValueError(f"grader {key!r}: {error}; it takes {takes}") from None
     return GRADERS[key](**options)

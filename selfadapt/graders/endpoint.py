@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.graders.model import judge_prompt, parse_verdict
 from selfadapt.graders.text import GradeItem
 from selfadapt.parallel.distributed import broadcast, is_main
@@ -111,18 +112,18 @@ class EndpointJudge:
           ValueError: an argument is out of range, or the key's environment variable is not set.
         """
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"the judge's url is {url!r}; it must start with http:// or https://")
+            raise InvalidValueError(f"the judge's url is {url!r}; it must start with http:// or https://")
         if not model:
-            raise ValueError("the judge's model is empty; give the model's name at the endpoint")
+            raise InvalidValueError("the judge's model is empty; give the model's name at the endpoint")
         for name, value, least in (("concurrency", concurrency, 1), ("attempts", attempts, 1)):
             if value < least:
-                raise ValueError(f"the judge's {name} is {value!r}; it must be at least {least}")
+                raise InvalidValueError(f"the judge's {name} is {value!r}; it must be at least {least}")
         if max_requests is not None and max_requests < 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the judge's max_requests is {max_requests!r}; it must be at least 0, or None for no limit"
             )
         if api_key_env and is_main() and not os.environ.get(api_key_env):
-            raise ValueError(
+            raise InvalidValueError(
                 f"the judge's API key is missing: set the environment variable {api_key_env}, "
                 "or api_key_env=None for a server that needs no key"
             )

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.graders.text import GradeItem
 
 _WORD = re.compile(r"[a-z]+")
@@ -48,7 +49,7 @@ class ModelJudge:
         asked = [i for i, item in enumerate(items) if item.answer.strip()]
         replies = self._generate([judge_prompt(items[i]) for i in asked]) if asked else []
         if len(replies) != len(asked):
-            raise ValueError(f"the judge's generate_fn gave {len(replies)} replies to {len(asked)} prompts")
+            raise InvalidValueError(f"the judge's generate_fn gave {len(replies)} replies to {len(asked)} prompts")
         verdicts = [0.0] * len(items)
         for i, reply in zip(asked, replies, strict=True):
             # A base model goes on after its verdict, often with a question of its own.
@@ -68,7 +69,7 @@ class LogLikelihoodGrader:
             the best gold's geometric-mean token probability, which lies in [0, 1].
         """
         if threshold is not None and not threshold <= 0:
-            raise ValueError(f"the log-likelihood threshold is {threshold!r}; a log-probability is at most 0")
+            raise InvalidValueError(f"the log-likelihood threshold is {threshold!r}; a log-probability is at most 0")
         self._score = score_fn
         self._threshold = threshold
 
@@ -79,7 +80,7 @@ class LogLikelihoodGrader:
         targets = [gold for item in items for gold in item.golds]
         scores = self._score(prompts, targets) if owners else []
         if len(scores) != len(owners):
-            raise ValueError(f"the grader's score_fn gave {len(scores)} scores for {len(owners)} targets")
+            raise InvalidValueError(f"the grader's score_fn gave {len(scores)} scores for {len(owners)} targets")
         best = [-math.inf] * len(items)
         for i, score in zip(owners, scores, strict=True):
             best[i] = max(best[i], float(score))  # a NaN never wins

@@ -9,6 +9,8 @@ import string
 from collections.abc import Sequence
 from typing import Protocol
 
+from selfadapt.errors import InvalidValueError
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -103,7 +105,9 @@ class TokenF1:
 
     def __post_init__(self):
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"TokenF1.threshold is {self.threshold!r}; it must be in (0, 1], or None for F1 itself")
+            raise InvalidValueError(
+                f"TokenF1.threshold is {self.threshold!r}; it must be in (0, 1], or None for F1 itself"
+            )
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
         """Returns F1, or 0 or 1 where there is a threshold."""

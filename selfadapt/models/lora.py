@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.parallel import sharding
 
@@ -68,7 +69,7 @@ def factor_axes(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def stack_size(count: int, where: Any) -> int:
     """Returns how many adapters a stack of `count` has on a mesh, padding included."""
-    return count if count == 1 else sharding.round_up(count, sharding.lanes(where))
+    return count if count == 1 else sharding.round_up(count, sharding.shards(where))
 
 
 def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[str], where: Any) -> Lora:
@@ -98,7 +99,7 @@ def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[
         targets = (targets,)
     names = {str(target).rsplit(".", 1)[-1] for target in targets}
     if unknown := sorted(names - set(known)):
-        raise ValueError(
+        raise InvalidValueError(
             f"no projection is called {', '.join(map(repr, unknown))}; a LoRA adapter can target "
             f"{', '.join(known)}, or 'all-linear' for all of them"
         )
@@ -182,7 +183,7 @@ class Adapters:
     def on(self, where: sharding.Mesh | None) -> Adapters:
         """Returns the stack as programs on a mesh take it.
 
-        Several adapters are divided over the mesh's lanes, with zeros after the last for what is missing to
+        Several adapters are divided over the mesh's shards, with zeros after the last for what is missing to
         a multiple of them; a single one is the same on all. Without a mesh it stays as it is.
         """
         if where is None:
@@ -203,7 +204,7 @@ class Adapters:
     def stack(cls, parts: Sequence[Adapters]) -> Adapters:
         """Joins stacks into one; ranks and targets that differ are zero-padded."""
         if not parts:
-            raise ValueError("there are no adapters to stack")
+            raise InvalidValueError("there are no adapters to stack")
         rank = max(next(iter(part.lora.a.values())).shape[-1] for part in parts)
         shapes: dict[str, tuple[int, int]] = {}
         for part in parts:

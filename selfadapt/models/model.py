@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfadapt import files
+from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder, hf
 from selfadapt.models.config import ConfigError, ModelConfig
 from selfadapt.models.lora import Adapters, Lora
@@ -115,7 +116,7 @@ class Model:
         """
         tokens = np.asarray(tokens)
         if not np.issubdtype(tokens.dtype, np.integer):
-            raise ValueError(f"tokens are {tokens.dtype}; they must be whole numbers")
+            raise InvalidValueError(f"tokens are {tokens.dtype}; they must be whole numbers")
         count = 1 if adapters is None else len(adapters)
         if not (tokens.ndim == 2 and count == 1) and not (
             tokens.ndim == 3 and adapters is not None and tokens.shape[0] == count
@@ -123,9 +124,9 @@ class Model:
             wanted = "no adapters they must be [rows, time]"
             if adapters is not None:
                 wanted = f"{count} adapters they must be [{count}, rows, time]"
-            raise ValueError(f"tokens have shape {tokens.shape}; with {wanted}")
+            raise InvalidValueError(f"tokens have shape {tokens.shape}; with {wanted}")
         if tokens.size and not (0 <= tokens.min() and tokens.max() < self.config.vocab_size):
-            raise ValueError(
+            raise InvalidValueError(
                 f"tokens hold ids from {tokens.min()} to {tokens.max()}; the vocabulary has {self.config.vocab_size}"
             )
         if adapters is not None:
@@ -235,12 +236,12 @@ def check_base(config: ModelConfig, adapters: Adapters) -> None:
     known = config.projections()
     for name in adapters.lora.a:
         if name not in known:
-            raise ValueError(f"the adapter has the target {name}; the base model has only {', '.join(known)}")
+            raise InvalidValueError(f"the adapter has the target {name}; the base model has only {', '.join(known)}")
         for side, axis in (("a", 2), ("b", 3)):
             found = getattr(adapters.lora, side)[name].shape
             wanted = known[name][axis - 2]
             if (found[0], found[axis]) != (config.num_layers, wanted):
-                raise ValueError(
+                raise InvalidValueError(
                     f"the adapter was made for another base: {name} has {found[0]} layers and {found[axis]} features "
                     f"{'in' if side == 'a' else 'out'}; this model has {config.num_layers} and {wanted}"
                 )

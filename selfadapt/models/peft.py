@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfadapt import files
+from selfadapt.errors import InvalidValueError
 from selfadapt.models import hf
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, resolve_targets
@@ -67,7 +68,7 @@ def load_peft(model: Model, path: str | Path | Sequence[str | Path]) -> Adapters
     if isinstance(path, (str, Path)):
         return _load_one(model.config, Path(path).expanduser())
     if not path:
-        raise ValueError("there are no adapter directories to load")
+        raise InvalidValueError("there are no adapter directories to load")
     return Adapters.stack([_load_one(model.config, Path(one).expanduser()) for one in path])
 
 
@@ -149,7 +150,7 @@ def _merged(weight: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array, tar
 
 def _only(adapter: Adapters) -> Spec:
     if len(adapter) != 1:
-        raise ValueError(f"there are {len(adapter)} adapters here; give one, such as adapters[0]")
+        raise InvalidValueError(f"there are {len(adapter)} adapters here; give one, such as adapters[0]")
     return adapter.specs[0]
 
 
@@ -207,10 +208,12 @@ def _matching(targets: str, config: ModelConfig) -> tuple[str, ...]:
         for name in config.projections()
     }
     if not any(map(any, matched.values())):
-        raise ValueError(f"the expression {targets!r} matches no projection of this {config.family} model")
+        raise InvalidValueError(f"the expression {targets!r} matches no projection of this {config.family} model")
     for name, layers in matched.items():
         if any(layers) and not all(layers):
-            raise ValueError(f"the expression {targets!r} matches {name} in some layers only; all or none is supported")
+            raise InvalidValueError(
+                f"the expression {targets!r} matches {name} in some layers only; all or none is supported"
+            )
     return tuple(name for name, layers in matched.items() if all(layers))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from selfadapt.checkpoint.units import Ledger
 from selfadapt.engine.adapt.train import adapt
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.peft import merge
 from selfadapt.models.policy import Policy, State
 from selfadapt.types import Edit, Outcome, TokenSequence, Update
@@ -64,7 +65,7 @@ class RestEM:
         place = self.ledger.round(state.round + 1).within("improve")
         trained = place.adapters(old.model, lambda snapshots: train(snapshots=snapshots))
         if trained.status[0] != "ok":
-            raise ValueError(
+            raise InvalidValueError(
                 f"round {state.round + 1}: finetuning the policy failed ({trained.status[0]}); "
                 "lower config.policy_update.learning_rate"
             )

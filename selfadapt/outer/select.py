@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.types import Outcome
 
 
@@ -18,7 +19,7 @@ def _eligible(outcomes: Iterable[Outcome]) -> list[Outcome]:
     versions = {(outcome.edit.policy_version, outcome.policy_version) for outcome in outcomes}
     if len(versions) > 1:
         listed = ", ".join(f"written by {wrote} and scored with {scored}" for wrote, scored in sorted(versions))
-        raise ValueError(
+        raise InvalidValueError(
             f"the outcomes mix policy versions: {listed}; a selection needs one version, so sample and score again"
         )
     return [
@@ -52,7 +53,7 @@ def best_of(outcomes: Iterable[Outcome], k: int = 1) -> list[Outcome]:
       ValueError: the outcomes mix policy versions, or `k` is below 1.
     """
     if k < 1:
-        raise ValueError(f"k is {k!r}; it must be at least 1")
+        raise InvalidValueError(f"k is {k!r}; it must be at least 1")
     groups = _by_task(_eligible(outcomes)).values()
     return [outcome for group in groups for outcome in sorted(group, key=lambda outcome: -outcome.reward)[:k]]
 
@@ -74,7 +75,9 @@ def improvement(outcomes: Iterable[Outcome], baselines: Mapping[str, float], mar
     groups = _by_task(_eligible(outcomes))
     missing = [task for task in groups if task not in baselines]
     if missing:
-        raise ValueError(f"{len(missing)} tasks have no baseline to improve on, the first of them {missing[0]!r}")
+        raise InvalidValueError(
+            f"{len(missing)} tasks have no baseline to improve on, the first of them {missing[0]!r}"
+        )
     return [outcome for task, group in groups.items() for outcome in group if outcome.reward - baselines[task] > margin]
 
 
@@ -95,7 +98,7 @@ def top_fraction(outcomes: Iterable[Outcome], fraction: float) -> list[Outcome]:
       ValueError: the outcomes mix policy versions, or `fraction` is out of range.
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction is {fraction!r}; it must be in (0, 1]")
+        raise InvalidValueError(f"fraction is {fraction!r}; it must be in (0, 1]")
     ordered = [outcome for group in _by_task(_eligible(outcomes)).values() for outcome in group]
     # Rounding keeps 0.2 of 250 at 50, where the product may lie a hair above.
     count = math.ceil(round(fraction * len(ordered), 9))

@@ -25,11 +25,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from selfadapt.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-LANES = ("data", "fsdp")  # a lane is one place along these: it has adapters, or rows, of its own
+BATCH_AXES = ("data", "fsdp")  # a shard is one place along these: it has adapters, or rows, of its own
 
 # Logical axis -> the mesh axes that divide it. What is not named here is whole everywhere, and so is an axis whose
 # size the mesh axes do not divide, or whose mesh axes an earlier axis of the same array has taken: adapters lie on
-# the lanes, and where there is a single adapter its rows do.
+# the shards, and where there is a single adapter its rows do.
 RULES: dict[str, tuple[str, ...]] = {
     # Parameters. Layers are whole: they are scanned.
     "vocab": ("tensor",),
@@ -39,9 +39,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     # Adapters, optimiser state, activations, caches, batches
-    "adapters": LANES,
-    "rows": LANES,
-    "batch": LANES,  # adapters and their rows as one axis
+    "adapters": BATCH_AXES,
+    "rows": BATCH_AXES,
+    "batch": BATCH_AXES,  # adapters and their rows as one axis
     # The same where activations have come together over `fsdp`, and their features lie on it instead
     "data_adapters": ("data",),
     "data_rows": ("data",),
@@ -92,15 +92,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     return Mesh(places, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def lanes(mesh: Any) -> int:
-    """Returns how many lanes a mesh has: the places that hold adapters, or rows, of their own; 1 without a mesh."""
-    return 1 if mesh is None else math.prod(mesh.shape[name] for name in LANES)
+def shards(mesh: Any) -> int:
+    """Returns how many shards a mesh has: the places that hold adapters, or rows, of their own; 1 without a mesh."""
+    return 1 if mesh is None else math.prod(mesh.shape[name] for name in BATCH_AXES)
 
 
-def current_lanes() -> int:
-    """Returns the lanes of the mesh that is in use where a program is traced."""
+def current_shards() -> int:
+    """Returns the shards of the mesh that is in use where a program is traced."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else lanes(mesh)
+    return 1 if mesh.empty else shards(mesh)
 
 
 def product(x: jax.Array, weight: jax.Array, inside: str, outside: str, multiply: Any = jnp.matmul) -> jax.Array:

@@ -67,9 +67,9 @@ class Machine:
     memory: float
 
     @property
-    def lanes(self) -> int:
+    def shards(self) -> int:
         """Places on the mesh that hold adapters or rows of their own."""
-        return sharding.lanes(self.mesh)
+        return sharding.shards(self.mesh)
 
     @property
     def platform(self) -> str:
@@ -210,7 +210,7 @@ class Planner:
             [length for _, length in lengths],
             lambda length: row_bytes(length, itemsize),
             self.budget,
-            self.machine.lanes,
+            self.machine.shards,
             stack,
         )
         return max(waves, key=lambda wave: math.prod(wave.shape)), len(waves)
@@ -306,26 +306,26 @@ class Planner:
         encoded = {id(update): schedule.encode(update, token_ids) for update in updates}
         items = [schedule.items(k, u, encoded[id(u)], config.hidden_size) for k, u in enumerate(updates)]
         plan = memory.plan_adapt(config, updates, None, items, model.params, self.budget, machine.mesh)
-        lanes, row_multiple = memory.divided(len(updates), machine.mesh)
+        shards, row_multiple = memory.divided(len(updates), machine.mesh)
         accumulate = any(not item.shape.whole for own in items for item in own)
         widest = max(updates, key=lambda update: update.rank)
         state = self._state(self._lora(plan.stream, widest), accumulate)
-        lane_size = state.scale.shape[0] // lanes
+        shard_size = state.scale.shape[0] // shards
         finished = device_bytes(self._lora(len(updates), widest)) - device_bytes(state.factors)
         held = {"weights": self.first_weights, "adapters": max(0, finished)}
 
         kinds: dict[tuple, _Ticks] = {}  # shapes that a mesh pads to the same one are one program
         for start in range(0, len(updates), plan.stream):
             part = slice(start, start + plan.stream)
-            for shape, chosen in schedule.ticks(items[part], plan.slots, lane_size):
-                slots, rows = plan.slots(shape) * lanes, sharding.round_up(shape.rows, row_multiple)
+            for shape, chosen in schedule.ticks(items[part], plan.slots, shard_size):
+                slots, rows = plan.slots(shape) * shards, sharding.round_up(shape.rows, row_multiple)
                 kind = slots, rows, shape.time, shape.packed, shape.whole
                 kinds.setdefault(kind, _Ticks(shape, part, chosen, slots, rows)).add(chosen)
         for ticks in sorted(kinds.values(), key=lambda ticks: -ticks.rows * ticks.shape.time):
             shape, part = ticks.shape, ticks.part
             batch = schedule.arrays(shape, ticks.chosen, ticks.slots, ticks.rows)
             steps = [own[-1].step + 1 if own else 0 for own in items[part]]
-            batch |= train._hyperparameters(ticks.chosen, updates[part], steps, part.start, ticks.slots, lane_size)
+            batch |= train._hyperparameters(ticks.chosen, updates[part], steps, part.start, ticks.slots, shard_size)
             given = state.replace(gradient=None) if shape.whole else state
             aside = device_bytes(state.gradient) if shape.whole else 0
             yield Step(
@@ -343,7 +343,7 @@ class Planner:
                     "optimiser": (given.mu, given.nu, given.gradient),
                 },
                 held=held | {"optimiser": aside},
-                lower=functools.partial(self._lower_tick, given, batch, plan.remat, lanes),
+                lower=functools.partial(self._lower_tick, given, batch, plan.remat, shards),
             )
         if plan.wave < len(updates):
             yield self._joining(verb, updates, widest, chunks)
@@ -359,10 +359,10 @@ class Planner:
         shapes = jax.eval_shape(functools.partial(training_step.initial_state, accumulate=accumulate), lora)
         return training_step.with_axes(lambda leaf, axes: self.machine.array(leaf.shape, leaf.dtype, axes), shapes)
 
-    def _lower_tick(self, state: training_step.State, batch: dict, remat: bool, lanes: int) -> Any:
+    def _lower_tick(self, state: training_step.State, batch: dict, remat: bool, shards: int) -> Any:
         program = training_step.program(self.machine.platform)
         with sharding.using(self.machine.mesh):
-            return program.lower(self.model.params, state, batch, config=self.model.config, remat=remat, lanes=lanes)
+            return program.lower(self.model.params, state, batch, config=self.model.config, remat=remat, shards=shards)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import statistics
 from collections.abc import Sequence
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.seal import results as stored
 from selfadapt.seal.results import Results
 
@@ -111,7 +112,7 @@ def compare(a: str, b: str, unit: str, before: dict[str, float], after: dict[str
     """
     common = [key for key in before if key in after]
     if not common:
-        raise ValueError(f"{a} and {b} have no {unit} in common, so they cannot be compared")
+        raise InvalidValueError(f"{a} and {b} have no {unit} in common, so they cannot be compared")
     differences = [after[key] - before[key] for key in common]
     found = estimate(differences)
     error = (found.high - found.mean) / _Z
@@ -219,7 +220,7 @@ def format_analysis(analysis: Analysis) -> str:
 def analyze_command(paths: list[str]) -> str:
     """Returns what `selfadapt analyze FILE...` prints; see `analyze`."""
     if not paths:
-        raise ValueError("give at least one result file: selfadapt analyze FILE...")
+        raise InvalidValueError("give at least one result file: selfadapt analyze FILE...")
     return format_analysis(analyze(paths))
 
 

@@ -15,6 +15,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from selfadapt.errors import InvalidValueError
+
 _KINDS = (
     ("inner", "articles"),
     ("cpt", "server_reply"),
@@ -284,7 +286,7 @@ def pool_continual(files: Sequence[Results]) -> dict[str, list[list[float]]]:
     """
     shapes = {tuple(len(row) for row in file.content["mean_over_sequences"]) for file in files}
     if len(shapes) != 1:
-        raise ValueError(f"continual results can be pooled if they have one shape; these have {len(shapes)}")
+        raise InvalidValueError(f"continual results can be pooled if they have one shape; these have {len(shapes)}")
     counts = [file.content["n_sequences"] for file in files]
     total = sum(counts)
     cells = [[(r, c) for c in range(n)] for r, n in enumerate(next(iter(shapes)))]
@@ -309,7 +311,7 @@ def pool_continual(files: Sequence[Results]) -> dict[str, list[list[float]]]:
 
 def _check_inner(content: Mapping[str, Any]) -> None:
     if not content["articles"]:
-        raise ValueError("'articles' is empty; there is nothing to analyze")
+        raise InvalidValueError("'articles' is empty; there is nothing to analyze")
     for i, article in enumerate(content["articles"]):
         _require(article, f"article {i}", "title", "context", "completions", "stats")
         for j, completion in enumerate(article["completions"]):
@@ -328,7 +330,7 @@ def _check_cpt(content: Mapping[str, Any]) -> None:
     _require(content[source], source, "baseline_correct", "adapter_correct")
     sizes = [len(content[source][name]) for name in ("baseline_correct", "adapter_correct")]
     if sizes[0] != sizes[1] or not sizes[0]:
-        raise ValueError(
+        raise InvalidValueError(
             f"{source} has {sizes[0]} baseline verdicts and {sizes[1]} adapter verdicts; give one a question"
         )
 
@@ -337,15 +339,17 @@ def _check_continual(content: Mapping[str, Any]) -> None:
     _require(content, "the file", "std_over_sequences", "n_sequences")
     rows = content["mean_over_sequences"]
     if len(rows) < 2 or any(len(row) != len(rows) - 1 for row in rows):
-        raise ValueError("'mean_over_sequences' must have one row more than columns: before any edit, then after each")
+        raise InvalidValueError(
+            "'mean_over_sequences' must have one row more than columns: before any edit, then after each"
+        )
     if [len(row) for row in content["std_over_sequences"]] != [len(row) for row in rows]:
-        raise ValueError("'std_over_sequences' must have the shape of 'mean_over_sequences'")
+        raise InvalidValueError("'std_over_sequences' must have the shape of 'mean_over_sequences'")
 
 
 def _require(record: Any, where: str, *fields: str) -> None:
     for field in fields:
         if not isinstance(record, Mapping) or field not in record:
-            raise ValueError(f"{where}: the field {field!r} is missing")
+            raise InvalidValueError(f"{where}: the field {field!r} is missing")
 
 
 _CHECKS = {"inner": _check_inner, "cpt": _check_cpt, "cpt-full": _check_cpt, "continual": _check_continual}

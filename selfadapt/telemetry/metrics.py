@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 
 import tqdm
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.files import JsonlWriter, make_directory
 from selfadapt.parallel.distributed import is_main
 from selfadapt.telemetry.sinks import Sinks
@@ -218,7 +219,7 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
     """
     count = len(values)
     if count == 0:
-        raise ValueError("there are no values to take the mean of")
+        raise InvalidValueError("there are no values to take the mean of")
     mean = math.fsum(values) / count
     if count == 1:
         return mean, math.nan
@@ -244,7 +245,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
       ValueError: the lengths differ, or there are no pairs.
     """
     if len(a) != len(b):
-        raise ValueError(f"a paired difference needs as many values on both sides, not {len(a)} and {len(b)}")
+        raise InvalidValueError(f"a paired difference needs as many values on both sides, not {len(a)} and {len(b)}")
     difference, stderr = mean_and_stderr([x - y for x, y in zip(a, b, strict=True)])
     if len(a) == 1:
         return difference, math.nan, math.nan

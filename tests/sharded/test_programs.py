@@ -143,12 +143,12 @@ def test_scores_equal_those_of_one_device(one_device, sharded, which):
     np.testing.assert_allclose(np.hstack(sharded[which]), np.hstack(one_device[which]), atol=2e-4)
 
 
-def test_each_lane_holds_its_own_adapters(mesh, sharded):
+def test_each_shard_holds_its_own_adapters(mesh, sharded):
     lora = sharded["adapters"].lora
-    lanes = mesh.shape["data"] * mesh.shape["fsdp"]
-    padded = -(-COUNT // lanes) * lanes
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    padded = -(-COUNT // shards) * shards
     for leaf in jax.tree.leaves(lora.a):
-        assert leaf.shape[1] == padded and leaf.addressable_shards[0].data.shape[1] == padded // lanes
+        assert leaf.shape[1] == padded and leaf.addressable_shards[0].data.shape[1] == padded // shards
 
 
 def test_adapters_can_be_sliced_stacked_saved_and_merged(one_device, sharded, sharded_model, directory, tmp_path):

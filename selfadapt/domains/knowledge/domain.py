@@ -16,7 +16,7 @@ from selfadapt import data
 from selfadapt.domains.base import Applied
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.tiny import world
-from selfadapt.errors import UserError
+from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.graders import GradeItem, Grader, get_grader
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
@@ -108,9 +108,9 @@ def training_sequences(
     if not isinstance(completion, str):
         raise TypeError(f"a completion is text, not {type(completion).__name__}: {completion!r:.80}")
     if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+        raise InvalidValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     if max_segments is not None and max_segments < 0:
-        raise ValueError(f"max_segments is {max_segments!r}; it must be at least 0, or None for all")
+        raise InvalidValueError(f"max_segments is {max_segments!r}; it must be at least 0, or None for all")
     sequences = [f"{title}\n{segment}" for segment in _segments(_clean(completion), split)[:max_segments]]
     return [*sequences, f"{title}\n{context}"] if add_context else sequences
 

@@ -7,6 +7,8 @@ import difflib
 import pathlib
 import string
 
+from selfadapt.errors import InvalidValueError
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
@@ -74,17 +76,17 @@ def _check_template(text: str, source: str) -> None:
     try:
         fields = [(name, spec, how) for _, name, spec, how in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
-        raise ValueError(f"{source}: {error}; a literal brace is written twice: '{{{{' or '}}}}'") from None
+        raise InvalidValueError(f"{source}: {error}; a literal brace is written twice: '{{{{' or '}}}}'") from None
     for name, spec, how in fields:
         if name not in ("title", "context") or spec or how:
             written = "{" + name + (f"!{how}" if how else "") + (f":{spec}" if spec else "") + "}"
-            raise ValueError(
+            raise InvalidValueError(
                 f"{source}: unknown placeholder {written}; a template has {{title}} and {{context}}, "
                 "and a literal brace is written twice: '{{' or '}}'"
             )
     for name in ("title", "context"):
         if name not in {field for field, _, _ in fields}:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{source}: the placeholder {{{name}}} is missing; a template needs {{title}} and {{context}}"
             )
 
@@ -108,7 +110,9 @@ def load_template(path: str | pathlib.Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a prompt template is UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise InvalidValueError(
+            f"{path}: a prompt template is UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
     _check_template(text, str(path))
     return text
 
@@ -119,7 +123,7 @@ def _resolve(template: str) -> Prompt:
     if "{" not in template and "\n" not in template:
         near = difflib.get_close_matches(template, PROMPTS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no edit prompt {template!r}{hint} (the keys are {', '.join(PROMPTS)})")
+        raise InvalidValueError(f"there is no edit prompt {template!r}{hint} (the keys are {', '.join(PROMPTS)})")
     _check_template(template, "the edit prompt's template")
     return Prompt(template, template)
 
@@ -171,7 +175,7 @@ def answer_prompt(question: str, *, title: str = "", style: str = "full", contex
     Answer:
     """
     if style not in ANSWER_STYLES:
-        raise ValueError(f"there is no answer style {style!r}; choose one of {', '.join(ANSWER_STYLES)}")
+        raise InvalidValueError(f"there is no answer style {style!r}; choose one of {', '.join(ANSWER_STYLES)}")
     given = f"{context}\n" if context else ""
     if style == "short":
         return (f"{title}\n" if title else "") + f"{given}Question: {question} Answer:"

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.tiny import words
 from selfadapt.domains.tiny.kinds import KINDS, VAGUE, Attribute, Kind
+from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task
 
 # Out of ten names: six to pretrain on, two to train on, two to judge by.
@@ -175,9 +176,9 @@ def tasks(split: str, n: int, seed: int = 0) -> list[Task]:
       ValueError: the split is unknown, or `n` is negative.
     """
     if split not in SPLITS:
-        raise ValueError(f"the tiny world has no split {split!r}; choose one of {', '.join(SPLITS)}")
+        raise InvalidValueError(f"the tiny world has no split {split!r}; choose one of {', '.join(SPLITS)}")
     if n < 0:
-        raise ValueError(f"n is {n}; the number of tasks cannot be negative")
+        raise InvalidValueError(f"n is {n}; the number of tasks cannot be negative")
     every = [(kind, name) for kind in KINDS for name in names(kind, split)]
     random.Random(f"tiny/{split}/{seed}/names").shuffle(every)
     return [_task(split, seed, index, *every[index % len(every)]) for index in range(n)]

@@ -215,7 +215,7 @@ def items(adapter: int, update: Update, sequences: Sequence[Encoded], hidden_siz
 
 
 def ticks(
-    streams: Sequence[Sequence[Item]], slots: Callable[[Shape], int], lane_size: int | None = None
+    streams: Sequence[Sequence[Item]], slots: Callable[[Shape], int], shard_size: int | None = None
 ) -> Iterator[tuple[Shape, dict[int, Item]]]:
     """Yields batches of equally shaped items, each of another adapter, by the slot that each one takes.
 
@@ -224,35 +224,35 @@ def ticks(
 
     Args:
       streams: the items of each adapter.
-      slots: how many adapters of a lane a tick of a shape has room for.
-      lane_size: adapters a lane: adapter k belongs to lane k // lane_size, and the lanes of a mesh
+      slots: how many adapters of a shard a tick of a shape has room for.
+      shard_size: adapters a shard: adapter k belongs to shard k // shard_size, and the shards of a mesh
         (`selfadapt.parallel.sharding`) run a tick together, each with adapters and slots of its own.
         All in one if absent.
     """
-    lane_size = lane_size or max(1, len(streams))
+    shard_size = shard_size or max(1, len(streams))
     position = [0] * len(streams)
-    lanes = -(-len(streams) // lane_size)
-    # For each shape and lane the adapters that wait: (-items left, adapter), sorted.
-    ready: dict[Shape, list[list[tuple[int, int]]]] = collections.defaultdict(lambda: [[] for _ in range(lanes)])
+    shards = -(-len(streams) // shard_size)
+    # For each shape and shard the adapters that wait: (-items left, adapter), sorted.
+    ready: dict[Shape, list[list[tuple[int, int]]]] = collections.defaultdict(lambda: [[] for _ in range(shards)])
 
     def announce(adapter: int) -> None:
         if position[adapter] < len(streams[adapter]):
             left = len(streams[adapter]) - position[adapter]
-            bisect.insort(ready[streams[adapter][position[adapter]].shape][adapter // lane_size], (-left, adapter))
+            bisect.insort(ready[streams[adapter][position[adapter]].shape][adapter // shard_size], (-left, adapter))
 
     def fullness(shape: Shape) -> tuple:
         waiting = [len(queue) for queue in ready[shape]]
         taken = sum(min(count, slots(shape)) for count in waiting)
-        return taken / (slots(shape) * lanes), sum(waiting), shape.time, shape.rows
+        return taken / (slots(shape) * shards), sum(waiting), shape.time, shape.rows
 
     for adapter in range(len(streams)):
         announce(adapter)
     while ready:
         shape = max(ready, key=fullness)
         chosen = {}
-        for lane, queue in enumerate(ready[shape]):
+        for shard, queue in enumerate(ready[shape]):
             for slot, (_, adapter) in enumerate(queue[: slots(shape)]):
-                chosen[lane * slots(shape) + slot] = adapter
+                chosen[shard * slots(shape) + slot] = adapter
             del queue[: slots(shape)]
         if not any(ready[shape]):
             del ready[shape]

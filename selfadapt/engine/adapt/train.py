@@ -21,6 +21,7 @@ import numpy as np
 
 from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.adapt import schedule, training_step
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes, initial_factors, resolve_targets, stack_size
 from selfadapt.parallel import sharding
@@ -113,11 +114,11 @@ def adapt(
     started = time.perf_counter()
     updates = [updates] if isinstance(updates, Update) else list(updates)
     if not updates:
-        raise ValueError("there are no updates to adapt to")
+        raise InvalidValueError("there are no updates to adapt to")
     if init is not None and not isinstance(init, Adapters):
         init = Adapters.stack(list(init))
     if init is not None and len(init) != len(updates):
-        raise ValueError(f"init holds {len(init)} adapters for {len(updates)} updates; give one for each")
+        raise InvalidValueError(f"init holds {len(init)} adapters for {len(updates)} updates; give one for each")
     config = model.config
     for update in updates:
         resolve_targets(update.targets, config)
@@ -250,12 +251,15 @@ def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapte
     accumulate = any(not item.shape.whole for own in items for item in own)
     with sharding.using(model.mesh):
         state = training_step.initial_state(start.lora, accumulate)
-    lanes, row_multiple = memory.divided(len(updates), model.mesh)
-    lane_size = len(state.scale) // lanes
+    shards, row_multiple = memory.divided(len(updates), model.mesh)
+    shard_size = len(state.scale) // shards
     steps = [own[-1].step + 1 if own else 0 for own in items]
     losses = [np.zeros(n, np.float32) for n in steps]
     recorded: list[tuple[dict[int, schedule.Item], Array]] = []
-    finished, order = 0, repr((plan, lanes))  # which adapters a tick trains; another machine may cut the work otherwise
+    finished, order = (
+        0,
+        repr((plan, shards)),
+    )  # which adapters a tick trains; another machine may cut the work otherwise
     if snapshots is not None and (kept := snapshots.restore(name, state)) and kept[0]["order"] == order:
         about, state = kept
         finished, losses = about["ticks"], [np.asarray(own, np.float32) for own in about["losses"]]
@@ -271,16 +275,16 @@ def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapte
         settle()
         return {"order": order, "ticks": number + 1, "losses": [own.tolist() for own in losses]}
 
-    for number, (shape, chosen) in enumerate(schedule.ticks(items, plan.slots, lane_size)):
+    for number, (shape, chosen) in enumerate(schedule.ticks(items, plan.slots, shard_size)):
         if tally.stopped:
             break
-        slots = plan.slots(shape) * lanes
+        slots = plan.slots(shape) * shards
         rows = sharding.round_up(shape.rows, row_multiple)
         if number < finished:  # before the interruption
             tally.add(chosen.values(), (slots, rows, shape.time), before=True)
             continue
         batch = schedule.arrays(shape, chosen, slots, rows)
-        batch |= _hyperparameters(chosen, updates, steps, first, slots, lane_size)
+        batch |= _hyperparameters(chosen, updates, steps, first, slots, shard_size)
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
         held = state.gradient if shape.whole else None
         with sharding.using(model.mesh):
@@ -290,7 +294,7 @@ def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapte
                 batch,
                 config=config,
                 remat=plan.remat,
-                lanes=lanes,
+                shards=shards,
             )
         if shape.whole:
             state = state.replace(gradient=held)
@@ -309,16 +313,16 @@ def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapte
     return adapters
 
 
-def _hyperparameters(chosen, updates, steps, first, slots, lane_size) -> dict[str, np.ndarray]:
+def _hyperparameters(chosen, updates, steps, first, slots, shard_size) -> dict[str, np.ndarray]:
     """Builds the arrays `[slots]` of a tick that say whose turn it is and how each one steps."""
     # Empty slots get places past the end, each its own: gathers clip them and scatters drop them.
-    values = {"adapter": lane_size + np.arange(slots, dtype=np.int32), "apply": np.zeros(slots, bool)}
+    values = {"adapter": shard_size + np.arange(slots, dtype=np.int32), "apply": np.zeros(slots, bool)}
     for name in ("rate", "decay", "clip", "correction1", "correction2"):
         values[name] = np.ones(slots, np.float32)
     for slot, item in chosen.items():
         k = item.adapter - first
         update = updates[k]
-        values["adapter"][slot] = k % lane_size
+        values["adapter"][slot] = k % shard_size
         values["apply"][slot] = item.last
         values["rate"][slot] = schedule.learning_rate(update, item.step, steps[k])
         values["decay"][slot] = update.weight_decay
@@ -341,7 +345,7 @@ def _token_ids(model, updates: Sequence[Update]) -> Callable[[str, bool], list[i
     for special, known in texts.items():
         if known:
             if model.tokenizer is None:
-                raise ValueError("the model has no tokenizer; give the sequences of an Update as token ids")
+                raise InvalidValueError("the model has no tokenizer; give the sequences of an Update as token ids")
             encoded = model.tokenizer(list(known), add_special_tokens=special)["input_ids"]
             known.update(zip(known, encoded, strict=True))
     return lambda text, starts: texts[starts][text]

@@ -62,19 +62,21 @@ def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, tar
         gold = jnp.where(jnp.arange(config.vocab_size) == targets[..., None], scores, 0.0).sum(-1)
         return jax.nn.logsumexp(scores, axis=-1) - gold
 
-    lanes = sharding.current_lanes()  # each has chunks of its own tokens
-    count = math.prod(targets.shape) // lanes
+    shards = sharding.current_shards()  # each has chunks of its own tokens
+    count = math.prod(targets.shape) // shards
     chunks = math.ceil(count * config.vocab_size * 4 / LOGITS_BYTES)
     if chunks <= 1:
         return losses(hidden, targets)
     size = math.ceil(count / chunks)
 
-    def cut(x, *features):  # to [chunks, lanes, size, ...]
-        x = jnp.pad(x.reshape(lanes, count, *features), [(0, 0), (0, size * chunks - count), *[(0, 0)] * len(features)])
-        return x.reshape(lanes, chunks, size, *features).swapaxes(0, 1)
+    def cut(x, *features):  # to [chunks, shards, size, ...]
+        x = jnp.pad(
+            x.reshape(shards, count, *features), [(0, 0), (0, size * chunks - count), *[(0, 0)] * len(features)]
+        )
+        return x.reshape(shards, chunks, size, *features).swapaxes(0, 1)
 
     result = jax.lax.map(jax.checkpoint(lambda chunk: losses(*chunk)), (cut(hidden, hidden.shape[-1]), cut(targets)))
-    return result.swapaxes(0, 1).reshape(lanes, -1)[:, :count].reshape(targets.shape)
+    return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)
 
 
 def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool) -> Array:
@@ -94,46 +96,46 @@ def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batc
 
 
 def tick(
-    params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool, lanes: int = 1
+    params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool, shards: int = 1
 ) -> tuple[State, Array]:
     """Runs one item of each adapter named in `batch["adapter"]`.
 
-    On a mesh every lane has K / lanes of the adapters and as many of the slots, and gathers and scatters
-    among its own: nothing crosses from lane to lane, except that the fsdp axis brings weights together.
+    On a mesh every shard has K / shards of the adapters and as many of the slots, and gathers and scatters
+    among its own: nothing crosses from shard to shard, except that the fsdp axis brings weights together.
 
     Args:
       params: the frozen base.
       state: all K adapters.
       batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (its place among those of its
-        lane; past the last one: an empty slot), `apply` (whether the step ends here), `rate`, `decay`, `clip`,
+        shard; past the last one: an empty slot), `apply` (whether the step ends here), `rate`, `decay`, `clip`,
         and Adam's bias corrections `correction1`, `correction2`.
       config: the architecture.
       remat: whether to recompute activations in the backward pass.
-      lanes: lanes that divide the adapters; 1 where a single adapter's rows are divided instead.
+      shards: shards that divide the adapters; 1 where a single adapter's rows are divided instead.
 
     Returns:
       The new state, and each slot's share of its step's loss, `[slots]`.
     """
     tokens = ("tokens", "weights", "positions", "segments", "key_segments")
     batch = {
-        name: sharding.shard(x, *("adapters", "rows", "time")[: x.ndim]) if name in tokens or lanes > 1 else x
+        name: sharding.shard(x, *("adapters", "rows", "time")[: x.ndim]) if name in tokens or shards > 1 else x
         for name, x in batch.items()
     }
     index = batch["adapter"]
 
-    def by_lane(function):  # of arrays with the adapters or slots of one lane first
+    def by_shard(function):  # of arrays with the adapters or slots of one shard first
         def apply(*arrays):
-            result = jax.vmap(function)(*(x.reshape(lanes, -1, *x.shape[1:]) for x in arrays))
+            result = jax.vmap(function)(*(x.reshape(shards, -1, *x.shape[1:]) for x in arrays))
             return result.reshape(-1, *result.shape[2:])
 
-        return function if lanes == 1 else apply
+        return function if shards == 1 else apply
 
     def gather(tree):
-        take = by_lane(lambda leaf, index: jnp.take(leaf, index, axis=0, mode="clip"))
+        take = by_shard(lambda leaf, index: jnp.take(leaf, index, axis=0, mode="clip"))
         return jax.tree.map(lambda leaf: take(leaf, index), tree)
 
     def scatter(tree, index, new):
-        put = by_lane(lambda leaf, index, value: leaf.at[index].set(value, mode="drop", unique_indices=True))
+        put = by_shard(lambda leaf, index, value: leaf.at[index].set(value, mode="drop", unique_indices=True))
         return jax.tree.map(lambda leaf, value: put(leaf, index, value), tree, new)
 
     def slotwise(values, leaf):  # [slots] against [slots, layers, ., .]
@@ -165,7 +167,7 @@ def tick(
 
     new_factors = jax.tree.map(adamw, factors, new_mu, new_nu)
     # A slot that takes no step writes past the end, where writes are dropped: cheaper than selecting the old values.
-    stepping = jnp.where(step, index, len(state.scale) // lanes + jnp.arange(len(index)))
+    stepping = jnp.where(step, index, len(state.scale) // shards + jnp.arange(len(index)))
     accumulated = state.gradient
     if accumulated is not None:
         unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
@@ -214,7 +216,7 @@ def program(platform: str | None = None) -> Any:
     """Returns `tick` jitted for a platform, by default the one at hand; it updates its state in place."""
     return jax.jit(
         tick,
-        static_argnames=("config", "remat", "lanes"),
+        static_argnames=("config", "remat", "shards"),
         donate_argnames=("state",),
         compiler_options=runtime.compiler_options(platform or jax.default_backend()),
     )

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.parallel import sharding
@@ -84,22 +85,22 @@ def nest(prompts: Sequence[Any], adapters: Adapters | None, what: str = "prompts
       ValueError: the number of lists is not the number of adapters.
     """
     if isinstance(prompts, str):
-        raise ValueError(f"{what} is a single string; pass a list, [{what}], even for one")
+        raise InvalidValueError(f"{what} is a single string; pass a list, [{what}], even for one")
     prompts = list(prompts)
     for index, item in enumerate(prompts):
         if not isinstance(item, Sequence | np.ndarray):
-            raise ValueError(f"{what}[{index}] is {item!r}; it must be a string or a sequence of token ids")
+            raise InvalidValueError(f"{what}[{index}] is {item!r}; it must be a string or a sequence of token ids")
     nested = bool(prompts) and all(_is_list_of_prompts(item) for item in prompts)
     if nested and not any(len(item) for item in prompts):
         nested = adapters is not None and len(prompts) == len(adapters)  # K empty lists, not empty prompts
     if adapters is None:
         if nested:
-            raise ValueError(f"{what} is a list of lists, which needs adapters; without them pass one flat list")
+            raise InvalidValueError(f"{what} is a list of lists, which needs adapters; without them pass one flat list")
         return [prompts]
     if not nested:
         return [prompts] * len(adapters)
     if len(prompts) != len(adapters):
-        raise ValueError(
+        raise InvalidValueError(
             f"{what} has {len(prompts)} lists for {len(adapters)} adapters; pass one list for each adapter, "
             "or one flat list that all of them share"
         )
@@ -133,7 +134,7 @@ def per_prompt(value: Any, counts: Sequence[int], what: str) -> list[list[Any]]:
     for k, (items, count) in enumerate(zip(lists, counts, strict=True)):
         if len(items) != count:
             where = f" for adapter {k}" if len(counts) > 1 else ""
-            raise ValueError(f"{what} has {len(items)} values{where}, but there are {count} prompts")
+            raise InvalidValueError(f"{what} has {len(items)} values{where}, but there are {count} prompts")
     return lists
 
 
@@ -161,7 +162,7 @@ def tokenize(
     known: dict[str, tuple[int, ...]] = {}
     if texts:
         if model.tokenizer is None:
-            raise ValueError(f"the model has no tokenizer; pass each {what} as token ids")
+            raise InvalidValueError(f"the model has no tokenizer; pass each {what} as token ids")
         encoded = model.tokenizer(texts, add_special_tokens=special)["input_ids"]
         known = {text: tuple(ids) for text, ids in zip(texts, encoded, strict=True)}
     rows = []
@@ -169,9 +170,9 @@ def tokenize(
         for index, item in enumerate(items):
             row = Row(k, index, known[item] if isinstance(item, str) else tuple(int(token) for token in item))
             if not row.tokens:
-                raise ValueError(f"{where(adapters, row, what)} has no tokens; give it at least one")
+                raise InvalidValueError(f"{where(adapters, row, what)} has no tokens; give it at least one")
             if not (0 <= min(row.tokens) and max(row.tokens) < model.config.vocab_size):
-                raise ValueError(
+                raise InvalidValueError(
                     f"{where(adapters, row, what)} has a token id outside 0 .. {model.config.vocab_size - 1}, "
                     "the model's vocabulary"
                 )
@@ -184,14 +185,14 @@ def plan_waves(
     lengths: Sequence[int],
     row_bytes: Callable[[int], int],
     budget: int,
-    lanes: int = 1,
+    shards: int = 1,
     stack: int = 1,
 ) -> list[Wave]:
     """Groups rows into waves.
 
     Rows of one wave are no shorter than half the longest (unless that is short anyway), adapters of one
     wave have no fewer rows than half the most, and a wave's rows fit the budget. A row that alone is
-    beyond the budget runs alone. On a mesh the lanes divide a wave's adapters, each with those that it holds, or
+    beyond the budget runs alone. On a mesh the shards divide a wave's adapters, each with those that it holds, or
     its rows, where the stack has one adapter only.
 
     Args:
@@ -199,30 +200,30 @@ def plan_waves(
       lengths: the length of each row, tokens.
       row_bytes: memory of one row of a wave, given the wave's padded length.
       budget: bytes for one wave, on each device.
-      lanes: lanes of the mesh (`selfadapt.parallel.sharding`).
+      shards: shards of the mesh (`selfadapt.parallel.sharding`).
       stack: adapters in the stack, padding included, 1 without adapters.
     """
-    parted = lanes if stack > 1 else 1  # lanes that divide the adapters
-    held = -(-stack // parted) if parted > 1 else 0  # adapters a lane
+    parted = shards if stack > 1 else 1  # shards that divide the adapters
+    held = -(-stack // parted) if parted > 1 else 0  # adapters a shard
     waves = []
     for group in _halving(sorted(range(len(lengths)), key=lambda i: -lengths[i]), lambda i: lengths[i], SPLIT_BELOW):
-        most = max(1, budget // row_bytes(bucket(lengths[group[0]], LENGTH_GRANULE))) * (lanes // parted)
+        most = max(1, budget // row_bytes(bucket(lengths[group[0]], LENGTH_GRANULE))) * (shards // parted)
         cells: dict[int, list[int]] = {}
         for i in group:
             cells.setdefault(owners[i], []).append(i)
         pieces = [(owner, piece) for owner, cell in cells.items() for piece in _even(cell, most)]
         pieces.sort(key=lambda piece: (-len(piece[1]), piece[0]))
         for similar in _halving(pieces, lambda piece: len(piece[1]), 1):
-            queues = [[p for p in similar if parted == 1 or p[0] // held == lane] for lane in range(parted)]
-            rows = sharding.round_up(bucket(len(similar[0][1])), lanes // parted)
+            queues = [[p for p in similar if parted == 1 or p[0] // held == shard] for shard in range(parted)]
+            rows = sharding.round_up(bucket(len(similar[0][1])), shards // parted)
             length = _part(max(map(len, queues)), max(1, most // rows))
             for start in range(0, max(map(len, queues)), length):
-                waves.append(_wave([sorted(queue[start : start + length]) for queue in queues], lanes // parted))
+                waves.append(_wave([sorted(queue[start : start + length]) for queue in queues], shards // parted))
     return waves
 
 
 def _wave(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Wave:
-    """Makes a wave of what each lane runs: (adapter, its rows)."""
+    """Makes a wave of what each shard runs: (adapter, its rows)."""
     width = bucket(max(map(len, queues)))
     filled = [queue + [(None, [])] * (width - len(queue) if len(queues) > 1 else 0) for queue in queues]
     adapters, cells = zip(*(piece for queue in filled for piece in queue), strict=True)
@@ -252,10 +253,10 @@ def _part(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def wave_lora(adapters: Adapters | None, wave: Wave, lanes: int = 1) -> Lora | None:
+def wave_lora(adapters: Adapters | None, wave: Wave, shards: int = 1) -> Lora | None:
     """Returns the stack of a wave's adapters, padded to the wave's shape by repeating some of them.
 
-    On a mesh (`Adapters.on`) each lane takes from the adapters that it holds; call it inside `sharding.using`.
+    On a mesh (`Adapters.on`) each shard takes from the adapters that it holds; call it inside `sharding.using`.
     """
     if adapters is None:
         return None
@@ -264,15 +265,15 @@ def wave_lora(adapters: Adapters | None, wave: Wave, lanes: int = 1) -> Lora | N
     stack = len(adapters.lora.scale)
     if padded == stack and present == list(range(len(adapters))):
         return adapters.lora
-    if lanes == 1 or stack == 1:
+    if shards == 1 or stack == 1:
         return adapters.lora.take(np.asarray(present + present[:1] * (padded - len(present))))
-    places = np.asarray([0 if owner is None else owner % (stack // lanes) for owner in wave.adapters])
-    return _taken(adapters.lora, places.reshape(lanes, -1))
+    places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in wave.adapters])
+    return _taken(adapters.lora, places.reshape(shards, -1))
 
 
 @jax.jit
 def _taken(lora: Lora, places: Any) -> Lora:
-    """Takes adapters lane by lane; places are counted in each lane, `[lanes, count]`."""
+    """Takes adapters shard by shard; places are counted in each shard, `[shards, count]`."""
 
     def take(leaf, axes):
         axis = axes.index("adapters")

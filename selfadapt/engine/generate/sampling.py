@@ -28,6 +28,7 @@ import numpy as np
 from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching
 from selfadapt.engine.generate.choose import INVALID, Choice, choose
+from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
@@ -159,28 +160,32 @@ def generate(
     config, samples = model.config, 1 if num_samples is None else num_samples
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if max_new_tokens < 1 or samples < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens} and num_samples {samples}; both must be at least 1")
+        raise InvalidValueError(
+            f"max_new_tokens is {max_new_tokens} and num_samples {samples}; both must be at least 1"
+        )
     if not all(stop):
-        raise ValueError("stop holds an empty string, which would end every text at once")
+        raise InvalidValueError("stop holds an empty string, which would end every text at once")
     if adapters is not None:
         check_base(config, adapters)
     lists = batching.nest(prompts, adapters)
     rows = batching.tokenize(model, lists, adapters)
     for row in rows:
         if (total := len(row.tokens) + max_new_tokens) > config.max_position_embeddings:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{batching.where(adapters, row)} has {len(row.tokens)} tokens, and with max_new_tokens="
                 f"{max_new_tokens} needs {total} positions; the model has {config.max_position_embeddings}"
             )
     if model.tokenizer is None and (stop or not return_details):
-        raise ValueError("the model has no tokenizer, so there is no text; ask for return_details=True and no stop")
+        raise InvalidValueError(
+            "the model has no tokenizer, so there is no text; ask for return_details=True and no stop"
+        )
     counts = [len(items) for items in lists]
 
     def option(value, name, kind, allowed, meaning):
         flat = [item for items in batching.per_prompt(value, counts, name) for item in items]
         for row, item in zip(rows, flat, strict=True):
             if not allowed(item):
-                raise ValueError(f"{name} of {batching.where(adapters, row)} is {item}; it must be {meaning}")
+                raise InvalidValueError(f"{name} of {batching.where(adapters, row)} is {item}; it must be {meaning}")
         return np.repeat(np.asarray(flat, kind)[:, None], samples, axis=1)
 
     choices = {
@@ -204,7 +209,7 @@ def generate(
         [len(row.tokens) for row in rows],
         lambda length: row_bytes(config, length, samples, max_new_tokens, itemsize, model.mesh),
         budget,
-        sharding.lanes(model.mesh),
+        sharding.shards(model.mesh),
         1 if adapters is None else len(adapters.lora.scale),
     )
     counter: dict[str, float] = collections.Counter()
@@ -276,7 +281,7 @@ def _run(
     if mode == "plain" and ((call.choices["top_p"][indices] < 1).any() or call.choices["top_k"][indices].any()):
         mode = "filtered"
 
-    lora = batching.wave_lora(adapters, wave, sharding.lanes(model.mesh))
+    lora = batching.wave_lora(adapters, wave, sharding.shards(model.mesh))
     room = _slots(width, 1, max_new_tokens)
     started = time.perf_counter()
     state, (first, logprob) = _start(model.params, lora, tokens, lengths, choice, config, samples, room, mode)
