@@ -21,7 +21,7 @@ from selfadapt.config import load_config
 from selfadapt.domains import make_domain
 from selfadapt.experiment import make_settings
 from selfadapt.models.policy import Policy
-from selfadapt.telemetry.metrics import mean_and_stderr, paired_difference
+from selfadapt.telemetry.statistics import mean_and_stderr, paired_difference
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "quickstart.py"
 

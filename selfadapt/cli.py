@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import dis
 import os
 import pathlib
 import sys
 import traceback
-import types
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -76,7 +74,7 @@ def _run(argv: list[str]) -> int:
         return 0
     except Exception as error:
         distributed.end_if_lost(error)
-        if not _is_for_the_user(error):
+        if not isinstance(error, UserError | OSError):
             raise
         if "--traceback" in argv:
             traceback.print_exc()
@@ -283,28 +281,6 @@ def _parse(argv: list[str], overrides: dict[str, str]) -> argparse.Namespace:
     if overrides and not hasattr(arguments, "config"):
         raise UserError(f"{argv[0]} takes no config, so --config.{next(iter(overrides))} means nothing to it")
     return arguments
-
-
-def _is_for_the_user(error: Exception) -> bool:
-    """Whether an error is the user's to put right, rather than a fault of the program.
-
-    A `UserError` is, an `OSError` is (a file, a disk, a network), and so is a `ValueError` that this
-    package raised on purpose. A `ValueError` from a library, or from an expression of ours, is not.
-    """
-    if isinstance(error, UserError | OSError):
-        return True
-    if not isinstance(error, ValueError):
-        return False
-    frame = error.__traceback__
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    code = frame.tb_frame.f_code
-    ours = pathlib.Path(code.co_filename).is_relative_to(pathlib.Path(__file__).parent)
-    return ours and _raises_at(code, frame.tb_lasti)
-
-
-def _raises_at(code: types.CodeType, offset: int) -> bool:
-    return any(item.offset == offset and item.opname == "RAISE_VARARGS" for item in dis.get_instructions(code))
 
 
 def _kept(workdir: str | None) -> str:

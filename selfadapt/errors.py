@@ -1,17 +1,30 @@
-"""The exceptions that end a run early for a reason outside the program."""
+"""The package's exceptions: errors that the user can fix, and preemption."""
 
 
 class UserError(Exception):
-    """Something that the user gave cannot be used: a file, a config, a model, a full disk.
+    """The user can fix this: a file, a config field, a model, a missing package or a full disk.
 
-    The command prints its text as one line and exits with status 2, without a traceback. The text names
-    what was wrong, where, and what would be right. Subclasses also derive from the built-in error that
-    they refine (`ValueError`, `OSError`), so that Python callers can catch either.
+    The command prints the message as one line and exits with status 2, without a traceback. The message names
+    what is wrong, where, and what would be right. Each subclass also derives from the built-in exception that it
+    refines (`ValueError`, `OSError`, ...), so Python callers can catch either. Every other exception, a plain
+    `ValueError` included, is a fault of the program and keeps its traceback.
     """
 
 
 class InvalidValueError(UserError, ValueError):
-    """An argument or a config field has a value that cannot be used."""
+    """An argument, a config field or a file has a value that cannot be used."""
+
+
+class InvalidTypeError(UserError, TypeError):
+    """An argument has a type that cannot be used."""
+
+
+class OutOfMemoryError(UserError, MemoryError):
+    """The work does not fit in the memory that is free, even in the smallest pieces; found before it starts."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class Preempted(Exception):

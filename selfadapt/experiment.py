@@ -41,8 +41,10 @@ from selfadapt.outer.rest_em import RestEM
 from selfadapt.parallel import distributed
 from selfadapt.parallel.sharding import make_mesh
 from selfadapt.telemetry import phases
-from selfadapt.telemetry.metrics import MetricsWriter, Progress, duration, mean_and_stderr, paired_difference
+from selfadapt.telemetry.metrics import MetricsWriter
+from selfadapt.telemetry.progress import Progress, duration
 from selfadapt.telemetry.sinks import Sinks
+from selfadapt.telemetry.statistics import mean_and_stderr, paired_difference
 from selfadapt.types import Edit, Outcome, Task, Update
 
 PACKAGES = ("selfadapt", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")

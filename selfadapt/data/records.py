@@ -12,7 +12,7 @@ from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task
 
 
-class DataError(ValueError):
+class DataError(InvalidValueError):
     """A data file is not what it should be; the message names the file, the record, the field and the remedy."""
 
 

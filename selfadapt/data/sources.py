@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from selfadapt.data.records import DataError, seal_tasks, squad_tasks
-from selfadapt.errors import InvalidValueError
+from selfadapt.errors import InvalidValueError, MissingPackageError
 from selfadapt.types import Task
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -181,7 +181,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("reading this source needs Hugging Face datasets: pip install datasets") from error
+        raise MissingPackageError("reading this source needs Hugging Face datasets: pip install datasets") from error
     return datasets
 
 
@@ -190,7 +190,7 @@ def _tfds_rows(name: str, split: str | None) -> Iterator[dict[str, Any]]:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError("reading TFDS needs an extra: pip install 'selfadapt[tfds]'") from error
+        raise MissingPackageError("reading TFDS needs an extra: pip install 'selfadapt[tfds]'") from error
     directory = pathlib.Path(name)
     if directory.is_dir():
         builder = tfds.builder_from_directory(name)

@@ -14,8 +14,7 @@ class Domain(Protocol):
     """Tasks, the edit's prompt, edit -> update, questions and grading.
 
     A module of a domain has a function `make(config, model) -> Domain`, which `make_domain` calls. It
-    raises `UserError` or `ValueError` for whatever in the config or the data cannot work, before any
-    compute is spent.
+    raises `UserError` where the config or the data cannot be used, before any compute is spent.
     """
 
     def tasks(self, split: str, count: int, round: int = 0) -> list[Task]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from selfadapt.engine import runtime
 from selfadapt.engine.adapt.schedule import Item, Shape, power_of_two
+from selfadapt.errors import OutOfMemoryError
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Adapters, resolve_targets
 from selfadapt.parallel import distributed, sharding
@@ -170,7 +171,7 @@ def plan_adapt(
     while tokens > item and not fits(tokens, remat, wave):
         tokens = max(item, tokens // 2)
     if not fits(tokens, remat, wave):
-        raise MemoryError(
+        raise OutOfMemoryError(
             f"one adapter of rank {rank} on rows of {time} tokens needs about "
             f"{needed(tokens, remat, wave) / 2**20:.0f} MiB and {budget / 2**20:.0f} MiB are free; shorten the "
             "sequences or lower the rank or the batch size"

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfadapt.errors import InvalidValueError
+from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.graders.model import judge_prompt, parse_verdict
 from selfadapt.graders.text import GradeItem
 from selfadapt.parallel.distributed import broadcast, is_main
@@ -23,7 +23,7 @@ from selfadapt.parallel.distributed import broadcast, is_main
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
-class JudgeError(RuntimeError):
+class JudgeError(UserError, RuntimeError):
     """The endpoint gave no usable reply. What it had answered before is in the cache."""
 
 

@@ -14,7 +14,7 @@ import markupsafe
 
 from selfadapt.files import write_text
 from selfadapt.report import data, plots
-from selfadapt.telemetry.metrics import duration
+from selfadapt.telemetry.progress import duration
 
 _FOLDER = pathlib.Path(__file__).parent
 

@@ -28,7 +28,7 @@ _KINDS = (
 _COMPLETION_STATS = ("baseline_mean", "baseline_std", "adapter_mean", "adapter_std", "gain_mean")
 
 
-class ResultsError(ValueError):
+class ResultsError(InvalidValueError):
     """A result file is not in SEAL's schema; the message names the file, the record and the field."""
 
 

@@ -1,8 +1,7 @@
-"""What a long run costs while it runs: rates, shares of time, memory, compilation, and the share of the peak rate.
+"""Throughput, MFU, memory and compilation of each phase and each round, as events in `metrics.jsonl`.
 
-Each phase and each round leaves an event in `metrics.jsonl`; docs/telemetry.md explains every field. The numbers are
-taken between phases from counts that the programs keep anyway (`selfadapt.telemetry.meter`), so that measuring costs no
-time that could be measured, and nothing of it enters a result.
+docs/telemetry.md explains every field. The numbers are computed between phases from counts that the programs keep
+(`selfadapt.telemetry.meter`), so measuring takes next to no time. No result depends on them.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ import collections
 import contextlib
 import os
 import pathlib
-import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,40 +20,21 @@ from selfadapt.errors import UserError
 from selfadapt.parallel import chips, distributed
 from selfadapt.telemetry import compilation, meter, sinks
 from selfadapt.telemetry.metrics import MetricsWriter
+from selfadapt.telemetry.profile import Profile, parse_window
 
 
 def check(options: Any) -> None:
     """Checks `config.telemetry`.
 
     Raises:
-      UserError: a value makes no sense, or a package is not installed; the message names the field.
+      UserError: a value is invalid, or a package is not installed; the message names the field.
     """
     sinks.check(options)
-    window(options.profile)
+    parse_window(options.profile)
     if options.peak_flops is not None and not options.peak_flops > 0:
         raise UserError(
             f"config.telemetry.peak_flops is {options.peak_flops}; it must be the peak rate of one device in FLOP/s"
         )
-
-
-def window(text: str | None) -> tuple[float, float] | None:
-    """Reads "START:STOP", in seconds; `None` for no text.
-
-    Raises:
-      UserError: it is not of that form, or is empty as a window.
-    """
-    if not text:
-        return None
-    try:
-        start, stop = (float(part) for part in text.split(":"))
-    except ValueError:
-        start, stop = 0.0, 0.0
-    if not 0 <= start < stop < float("inf"):
-        raise UserError(
-            f"config.telemetry.profile (or --profile) is {text!r}; it must be START:STOP in seconds after the first "
-            "phase begins, such as 60:70"
-        )
-    return start, stop
 
 
 class Telemetry:
@@ -80,18 +58,18 @@ class Telemetry:
 
         Args:
           config: the experiment; `telemetry` and `dtype` are read.
-          workdir: where a profile is written.
-          writer: gets the events.
+          workdir: the directory for a profile.
+          writer: receives the events.
         """
         self._writer = writer
         self._peak, source = _peak_flops(config)
-        self._open: list[collections.Counter] = []  # what phases inside each open phase took away from it
+        self._open: list[collections.Counter] = []  # for each open phase, what its nested phases used
         self._totals = _Totals()
         self._start = self._round_start = time.perf_counter()
         self._compiled = compilation.counts()
         self._profile = None
-        if (seconds := window(config.telemetry.profile)) and distributed.is_main():
-            self._profile = _Profile(pathlib.Path(workdir) / "profile", *seconds)
+        if (seconds := parse_window(config.telemetry.profile)) and distributed.is_main():
+            self._profile = Profile(pathlib.Path(workdir) / "profile", *seconds)
         writer.event(
             "devices",
             kind=jax.devices()[0].device_kind,
@@ -111,12 +89,12 @@ class Telemetry:
 
     @contextlib.contextmanager
     def phase(self, name: str, *, round: int | None = None, label: str | None = None) -> Iterator[None]:
-        """Measures the body and writes the event "phase"; a phase inside another is not counted in the outer one.
+        """Measures the body and writes the event "phase". A nested phase is not counted in the outer one.
 
         Args:
-          name: phases of one name are added up in a round.
-          round: the round.
-          label: what tells it from others of its name, such as "round1".
+          name: name of the phase; a round's phases of the same name are summed in the event "telemetry".
+          round: number of the round.
+          label: distinguishes phases of the same name, such as "round1".
         """
         if self._profile:
             self._profile.begin()
@@ -145,7 +123,7 @@ class Telemetry:
         )
 
     def end_round(self, round: int) -> None:
-        """Writes the event "telemetry" about all phases since the last round ended."""
+        """Writes the event "telemetry": the sums over all phases since the last call."""
         totals, self._totals = self._totals, _Totals()
         now = time.perf_counter()
         seconds, self._round_start = now - self._round_start, now
@@ -162,7 +140,7 @@ class Telemetry:
 
 
 class _Totals:
-    """What the phases of a round add up to."""
+    """Sums over the phases of a round."""
 
     def __init__(self):
         self.seconds: collections.Counter = collections.Counter()
@@ -175,10 +153,11 @@ class _Totals:
 
 
 def memory() -> dict[str, dict[str, int | None]]:
-    """Returns the bytes `in_use` and at the `peak` (since the process began) of each device of this process.
+    """Returns the memory of each device of this process, in bytes.
 
-    A device with memory of its own also says its `limit`. Where devices have none (a CPU), there is one
-    entry, "process", for what this process holds of the host's memory.
+    Returns:
+      Per device: `in_use`, `peak` (since the process started) and `limit`. Devices without their own memory (CPUs)
+      share one entry, "process", with this process's resident memory and no limit.
     """
     found = {}
     for device in jax.local_devices():
@@ -200,7 +179,7 @@ def _process_memory() -> dict[str, int | None]:
 
 
 def _work(seconds: float, programs: meter.Counts, peak: float | None) -> dict[str, Any]:
-    """Says what was done in a time: the numbers that a phase and a round have in common."""
+    """Returns the fields that the events "phase" and "telemetry" have in common."""
     edits = {name: count for name, count in programs.get("edits", {}).items() if name != "calls"}
     flops = sum(numbers["flops"] for numbers in programs.values())
     return {
@@ -210,26 +189,26 @@ def _work(seconds: float, programs: meter.Counts, peak: float | None) -> dict[st
         "tokens_per_second": _token_rates(programs),
         "padding_overhead": _padding(programs),
         "flops": flops,
-        "flop_share": flops / (seconds * peak) if peak else None,
+        "mfu": flops / (seconds * peak) if peak else None,
         "programs": {name: numbers for name, numbers in programs.items() if name != "edits"},
     }
 
 
 def _token_rates(programs: meter.Counts) -> dict[str, float]:
-    """Tokens without padding, over the seconds of the program that does them."""
+    """Returns tokens per second, without padding, over the seconds of the program that processed them."""
     adapt, generate, score = (programs.get(name, {}) for name in ("adapt", "generate", "log_likelihood"))
-    reading = generate.get("prefill_seconds", 0.0)
+    prefill = generate.get("prefill_seconds", 0.0)
     pairs = {
         "trained": (adapt.get("tokens", 0), adapt.get("seconds", 0.0)),
-        "prefilled": (generate.get("prompt_tokens", 0), reading),
-        "sampled": (generate.get("new_tokens", 0), generate.get("seconds", 0.0) - reading),
+        "prefilled": (generate.get("prompt_tokens", 0), prefill),
+        "sampled": (generate.get("new_tokens", 0), generate.get("seconds", 0.0) - prefill),
         "scored": (score.get("tokens", 0), score.get("seconds", 0.0)),
     }
     return {name: tokens / seconds for name, (tokens, seconds) in pairs.items() if tokens and seconds > 0}
 
 
 def _padding(programs: meter.Counts) -> dict[str, float]:
-    """Tokens that the device ran, padding included, over the real ones, minus 1."""
+    """Returns, per program, tokens computed (padding included) over real tokens, minus 1."""
     found = {}
     for name, numbers in programs.items():
         real = numbers["tokens"] or numbers["prompt_tokens"] + numbers["new_tokens"]
@@ -254,46 +233,14 @@ def _since(before: collections.Counter) -> collections.Counter:
 
 
 def _peak_flops(config: Any) -> tuple[float | None, str]:
-    """Returns the peak rate of all devices together in FLOP/s, and where it is from."""
+    """Returns the peak rate of all devices together in FLOP/s, and its source."""
     devices = jax.devices()
     if config.telemetry.peak_flops is not None:
         return config.telemetry.peak_flops * len(devices), "config.telemetry.peak_flops"
     chip = chips.of(devices[0])
     if chip is None:
         return None, (
-            f"unknown: no published rate of {devices[0].device_kind!r} is listed, so there is no flop_share; "
+            f"unknown: no published rate of {devices[0].device_kind!r} is listed, so there is no MFU; "
             "set config.telemetry.peak_flops"
         )
     return chip.peak_flops(config.dtype) * len(devices), f"published rate of {chip.name}, {config.dtype}"
-
-
-class _Profile:
-    """A trace of `jax.profiler` from one second of the run to another, for TensorBoard or xprof."""
-
-    def __init__(self, directory: pathlib.Path, start: float, stop: float):
-        self._directory, self._start, self._stop = directory, start, stop
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def begin(self) -> None:
-        """Starts the clock, the first time."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._trace, name="profile", daemon=True)
-            self._thread.start()
-
-    def close(self) -> None:
-        """Writes the trace if it is under way; the end of the run ends it early."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _trace(self) -> None:
-        if self._ended.wait(self._start):
-            warnings.warn(f"no profile: the run ended before second {self._start:g}", stacklevel=1)
-            return
-        try:
-            jax.profiler.start_trace(str(self._directory))
-            self._ended.wait(self._stop - self._start)
-            jax.profiler.stop_trace()
-        except Exception as error:
-            warnings.warn(f"the profile failed: {error}", stacklevel=1)

@@ -16,7 +16,7 @@ from selfadapt import data
 from selfadapt.domains.base import Applied
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.tiny import world
-from selfadapt.errors import InvalidValueError, UserError
+from selfadapt.errors import InvalidTypeError, InvalidValueError, UserError
 from selfadapt.graders import GradeItem, Grader, get_grader
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
@@ -106,7 +106,7 @@ def training_sequences(
     ['Mars\n1. It is old.', 'Mars\n2. It is red.', 'Mars\nAn old red planet.']
     """
     if not isinstance(completion, str):
-        raise TypeError(f"a completion is text, not {type(completion).__name__}: {completion!r:.80}")
+        raise InvalidTypeError(f"a completion is text, not {type(completion).__name__}: {completion!r:.80}")
     if split not in SPLITS:
         raise InvalidValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
     if max_segments is not None and max_segments < 0:

@@ -22,7 +22,8 @@ from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model
 from selfadapt.models.tiny_tokenizer import build_tokenizer
-from selfadapt.telemetry.metrics import MetricsWriter, Progress
+from selfadapt.telemetry.metrics import MetricsWriter
+from selfadapt.telemetry.progress import Progress
 
 if TYPE_CHECKING:
     import ml_collections

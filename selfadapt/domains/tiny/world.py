@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.tiny import words
 from selfadapt.domains.tiny.kinds import KINDS, VAGUE, Attribute, Kind
-from selfadapt.errors import InvalidValueError
+from selfadapt.errors import InvalidTypeError, InvalidValueError
 from selfadapt.types import Question, Task
 
 # Out of ten names: six to pretrain on, two to train on, two to judge by.
@@ -264,7 +264,7 @@ def _wordings(entity: Entity, attribute: Attribute, kind: str) -> list[str]:
 
 def _entity(task: Task) -> Entity:
     if not isinstance(task.data, Entity):
-        raise TypeError(f"task {task.id!r} is not of the tiny world; make its tasks with tiny_world.tasks()")
+        raise InvalidTypeError(f"task {task.id!r} is not of the tiny world; make its tasks with tiny_world.tasks()")
     return task.data
 
 

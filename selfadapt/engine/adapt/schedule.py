@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from selfadapt.errors import InvalidTypeError
 from selfadapt.types import TokenSequence, Update
 
 SHORTEST_ROW = 16
@@ -105,14 +106,14 @@ def encode(update: Update, tokenizer: Callable[[str, bool], list[int]]) -> list[
             else:
                 ids, mask = first, second
         else:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Update.sequences[{number}] is {type(sequence).__name__}; give a string, a (prompt, target) pair, "
                 "or token ids with a mask"
             )
         ids = np.asarray(ids, np.int32)
         mask = np.ones(len(ids), bool) if mask is None else np.array(mask, bool)
         if ids.ndim != 1 or mask.shape != ids.shape:
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Update.sequences[{number}] has ids of shape {ids.shape} and a mask of shape {mask.shape}; "
                 "both must be flat and of one length"
             )

@@ -11,6 +11,7 @@ from selfadapt.engine import memory
 from selfadapt.engine.adapt import schedule
 from selfadapt.engine.adapt.train import initial_adapters
 from selfadapt.engine.adapt.training_step import program
+from selfadapt.errors import OutOfMemoryError
 from tests.models.helpers import tiny_checkpoint
 
 VOCABULARY = 97
@@ -134,7 +135,7 @@ def test_waves_give_what_one_wave_gives(model):
 
 
 def test_too_little_memory_for_one_adapter_is_an_error_that_says_how_much(model):
-    with pytest.raises(MemoryError, match="MiB are free"):
+    with pytest.raises(OutOfMemoryError, match="MiB are free"):
         adapt(model, MIXTURE[:1], memory_bytes=1000)
 
 

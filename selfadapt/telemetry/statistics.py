@@ -1,0 +1,58 @@
+"""Means with their standard errors, and paired differences with their confidence intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from selfadapt.errors import InvalidValueError
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and its standard error (sample standard deviation over the root of the count).
+
+    The standard error of a single value is NaN.
+
+    Example:
+      >>> mean_and_stderr([0.0, 1.0, 1.0, 0.0])
+      (0.5, 0.28867513459481287)
+
+    Raises:
+      InvalidValueError: there are no values.
+    """
+    count = len(values)
+    if count == 0:
+        raise InvalidValueError("there are no values to take the mean of")
+    mean = math.fsum(values) / count
+    if count == 1:
+        return mean, math.nan
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return mean, math.sqrt(variance / count)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the mean of `a - b` over pairs, and its 95% confidence interval by Student's t.
+
+    Args:
+      a: one value per passage.
+      b: one value per passage, in the same order.
+
+    Returns:
+      (difference, low, high); low and high are NaN for a single pair.
+
+    Example:
+      >>> [round(value, 3) for value in paired_difference([0.5, 0.75, 1.0], [0.25, 0.25, 0.25])]
+      [0.5, -0.121, 1.121]
+
+    Raises:
+      InvalidValueError: the lengths differ, or there are no pairs.
+    """
+    if len(a) != len(b):
+        raise InvalidValueError(f"a paired difference needs as many values on both sides, not {len(a)} and {len(b)}")
+    difference, stderr = mean_and_stderr([x - y for x, y in zip(a, b, strict=True)])
+    if len(a) == 1:
+        return difference, math.nan, math.nan
+    from scipy import stats  # it takes longer to import than the rest of the command line together
+
+    margin = float(stats.t.ppf(0.975, len(a) - 1)) * stderr
+    return difference, difference - margin, difference + margin
