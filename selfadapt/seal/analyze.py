@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from selfadapt.errors import InvalidValueError
 from selfadapt.seal import results as stored
 from selfadapt.seal.results import Results
+from selfadapt.seal.stats import article_stats
 
 _Z = 1.959964  # 97.5% quantile of the normal distribution
 
@@ -96,7 +97,7 @@ def units(results: Results) -> tuple[dict[str, float], dict[str, float]]:
     """
     if results.kind == "inner":
         articles = results.content["articles"]
-        stats = [stored.article_stats(stored.edit_stats(article)) for article in articles]
+        stats = [article_stats(stored.edit_stats(article)) for article in articles]
         return tuple(
             {a["context"]: s[name] for a, s in zip(articles, stats, strict=True) if s[name] is not None}
             for name in ("baseline_accuracy", "adapter_mean_accuracy")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfadapt.errors import InvalidValueError
+from selfadapt.seal.stats import COMPLETION_STATS, DIGITS, article_stats, completion_stats, overall_stats, rounded
 
 _KINDS = (
     ("inner", "articles"),
@@ -23,9 +25,6 @@ _KINDS = (
     ("cpt-full", "per_question"),
     ("continual", "mean_over_sequences"),
 )
-
-# What SEAL's statistics and rows are called, and their order in the files.
-_COMPLETION_STATS = ("baseline_mean", "baseline_std", "adapter_mean", "adapter_std", "gain_mean")
 
 
 class ResultsError(InvalidValueError):
@@ -90,62 +89,6 @@ def write_results(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.fmean(known), 4) if known else None
-
-
-def _std(values: Iterable[float | None]) -> float | None:
-    """The sample standard deviation; SEAL writes 0 for a single value."""
-    known = [value for value in values if value is not None]
-    return round(statistics.stdev(known), 4) if len(known) > 1 else 0.0 if known else None
-
-
-def completion_stats(questions: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Computes an edit's statistics from its verdicts.
-
-    Args:
-      questions: the log: `rep` (which inner run), `baseline_correct` and `adapter_correct` of each question.
-
-    Returns:
-      Means over the inner runs and sample standard deviations between them. The accuracy of each run is
-      rounded to 4 decimals first, as SEAL's server does.
-    """
-    runs: dict[Any, list[Mapping[str, Any]]] = {}
-    for question in questions:
-        runs.setdefault(question["rep"], []).append(question)
-    baseline = [statistics.fmean(bool(q["baseline_correct"]) for q in run) for run in runs.values()]
-    adapter = [statistics.fmean(bool(q["adapter_correct"]) for q in run) for run in runs.values()]
-    gain = [round(after - before, 4) for before, after in zip(baseline, adapter, strict=True)]
-    baseline, adapter = [round(value, 4) for value in baseline], [round(value, 4) for value in adapter]
-    values = (_mean(baseline), _std(baseline), _mean(adapter), _std(adapter), _mean(gain))
-    return dict(zip(_COMPLETION_STATS, values, strict=True))
-
-
-def article_stats(completions: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Computes a passage's statistics from those of its edits."""
-    return {
-        "baseline_accuracy": _mean(c["baseline_mean"] for c in completions),
-        "adapter_mean_accuracy": _mean(c["adapter_mean"] for c in completions),
-        "adapter_std_over_completions": _std(c["adapter_mean"] for c in completions),
-        "mean_adapter_std_within_completions": _mean(c["adapter_std"] for c in completions),
-        "mean_gain": _mean(c["gain_mean"] for c in completions),
-    }
-
-
-def overall_stats(articles: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Computes a file's statistics from those of its passages: macro means, deviations between passages."""
-    return {
-        "baseline_mean_accuracy": _mean(a["baseline_accuracy"] for a in articles),
-        "baseline_std_of_article_means": _std(a["baseline_accuracy"] for a in articles),
-        "adapter_mean_accuracy": _mean(a["adapter_mean_accuracy"] for a in articles),
-        "adapter_std_of_article_means": _std(a["adapter_mean_accuracy"] for a in articles),
-        "mean_adapter_std_over_completions": _mean(a["adapter_std_over_completions"] for a in articles),
-        "mean_adapter_std_within_completions": _mean(a["mean_adapter_std_within_completions"] for a in articles),
-        "mean_gain": _mean(a["mean_gain"] for a in articles),
-    }
-
-
 def inner_results(
     articles: Sequence[Mapping[str, Any]],
     *,
@@ -205,15 +148,20 @@ def verdicts(results: Results) -> tuple[list[bool], list[bool]]:
     return [bool(v) for v in source["baseline_correct"]], [bool(v) for v in source["adapter_correct"]]
 
 
-def recompute(results: Results) -> dict[str, Any]:
+def recompute(results: Results, digits: int | None = DIGITS) -> dict[str, Any]:
     """Recomputes a file's summary: from the verdicts, or where a log is empty from the saved statistics of edits.
+
+    Args:
+      results: the file.
+      digits: as for `completion_stats`.
 
     Returns:
       The `overall` of an "inner" or "cpt" file, the `metrics` of a "cpt-full" file; of a "continual" file,
       which has no verdicts, the mean accuracy before any edit, on the passage just learnt, and at the end.
     """
     if results.kind == "inner":
-        return overall_stats([article_stats(edit_stats(article)) for article in results.content["articles"]])
+        articles = [article_stats(edit_stats(article, digits), digits) for article in results.content["articles"]]
+        return overall_stats(articles, digits)
     if results.kind == "continual":
         rows = results.content["mean_over_sequences"]
         return {
@@ -224,48 +172,73 @@ def recompute(results: Results) -> dict[str, Any]:
     baseline, adapter = (statistics.fmean(side) for side in verdicts(results))
     gain = "gain" if results.kind == "cpt" else "adapter_gain"
     return {
-        "baseline_accuracy": round(baseline, 4),
-        "adapter_accuracy": round(adapter, 4),
-        gain: round(adapter - baseline, 4),
+        "baseline_accuracy": rounded(baseline, digits),
+        "adapter_accuracy": rounded(adapter, digits),
+        gain: rounded(adapter - baseline, digits),
     }
 
 
-def edit_stats(article: Mapping[str, Any]) -> list[Mapping[str, float | None]]:
+def edit_stats(article: Mapping[str, Any], digits: int | None = DIGITS) -> list[Mapping[str, float | None]]:
     """Returns the statistics of a passage's edits: from their logs, or as saved where a log is empty."""
-    return [completion_stats(c["questions"]) if c["questions"] else c["stats"] for c in article["completions"]]
+    return [completion_stats(c["questions"], digits) if c["questions"] else c["stats"] for c in article["completions"]]
+
+
+# How far rounding can move a saved statistic from its exact value, in half units of the last of `DIGITS` decimals.
+# Rounding a value moves it by up to 1. A mean moves by at most as much as its values, a difference by twice and a
+# standard deviation by sqrt(2) times as much. SEAL's files round at every stage, at some or at none. One changed
+# verdict moves its edit's statistics by far more than any of these.
+_ROOT = math.sqrt(2)
+_SLACK = {
+    "baseline_mean": 2,
+    "baseline_std": _ROOT + 1,
+    "adapter_mean": 2,
+    "adapter_std": _ROOT + 1,
+    "gain_mean": 3,
+    "baseline_accuracy": 3,
+    "adapter_mean_accuracy": 4,
+    "adapter_std_over_completions": 2 * _ROOT + 1,
+    "mean_adapter_std_within_completions": _ROOT + 3,
+    "mean_gain": 5,
+    "baseline_mean_accuracy": 4,
+    "baseline_std_of_article_means": 3 * _ROOT + 1,
+    "adapter_std_of_article_means": 3 * _ROOT + 1,
+    "mean_adapter_std_over_completions": 2 * _ROOT + 2,
+    "adapter_accuracy": 1,
+    "gain": 3,
+    "adapter_gain": 3,
+}
+_HALF_UNIT = 0.5 * 10**-DIGITS
 
 
 def disagreements(results: Results) -> list[str]:
-    """Compares every saved statistic with its recomputed value.
+    """Compares every saved statistic with its value recomputed from the verdicts, within rounding.
 
-    Values computed from verdicts must be equal. Where a log is empty they come from statistics that were
-    rounded already, and one unit of the last decimal is allowed. A saved null is not a disagreement.
+    Saved statistics may be rounded (each run's accuracy before it is averaged, and each average) or not. A
+    difference that no such rounding explains is a disagreement. Where a log is empty, the statistics of passages
+    are recomputed from the saved ones of edits. A saved null is not a disagreement.
 
     Returns:
       One line for each statistic that differs; none where all agree.
     """
     found: list[str] = []
 
-    def compare(where: str, saved: Mapping[str, Any], computed: Mapping[str, Any], tolerance: float) -> None:
+    def compare(where: str, saved: Mapping[str, Any], computed: Mapping[str, Any]) -> None:
         for name, value in computed.items():
             kept = saved.get(name)
-            if kept is not None and (value is None or abs(kept - value) > tolerance):
-                found.append(f"{where}: {name} is saved as {kept}, and recomputed as {value}")
+            if kept is not None and (value is None or not abs(kept - value) <= _SLACK[name] * _HALF_UNIT + 1e-9):
+                exact = value if value is None else f"{value:.6g}"
+                found.append(f"{where}: {name} is saved as {kept}, and recomputed as {exact}")
 
     if results.kind == "inner":
-        rounded = 1.01e-4
-        logged = True
         for i, article in enumerate(results.content["articles"]):
-            edits = edit_stats(article)
+            edits = edit_stats(article, digits=None)
             for j, (completion, edit) in enumerate(zip(article["completions"], edits, strict=True)):
-                compare(f"passage {i}, edit {j}", completion["stats"], edit, 1e-9)
-            complete = all(completion["questions"] for completion in article["completions"])
-            logged = logged and complete
-            compare(f"passage {i}", article["stats"], article_stats(edits), 1e-9 if complete else rounded)
-        compare("overall", results.content["overall"], recompute(results), 1e-9 if logged else rounded)
+                compare(f"passage {i}, edit {j}", completion["stats"], edit)
+            compare(f"passage {i}", article["stats"], article_stats(edits, digits=None))
+        compare("overall", results.content["overall"], recompute(results, digits=None))
     elif results.kind != "continual":
         saved = results.content["overall" if results.kind == "cpt" else "metrics"]
-        compare("overall", saved, recompute(results), 1e-9)
+        compare("overall", saved, recompute(results, digits=None))
     return found
 
 
@@ -318,7 +291,7 @@ def _check_inner(content: Mapping[str, Any]) -> None:
             where = f"article {i}, completion {j}"
             _require(completion, where, "text", "stats", "questions")
             if not completion["questions"]:
-                _require(completion["stats"], f"{where}, stats (its question log is empty)", *_COMPLETION_STATS)
+                _require(completion["stats"], f"{where}, stats (its question log is empty)", *COMPLETION_STATS)
             for k, question in enumerate(completion["questions"]):
                 _require(question, f"{where}, question {k}", "rep", "baseline_correct", "adapter_correct")
     _require(content, "the file", "overall")

@@ -1,6 +1,10 @@
 """SEAL's result files: every statistic from the verdicts, and the same files written back."""
 
+import copy
+import itertools
 import json
+import math
+import statistics
 
 import pytest
 
@@ -8,7 +12,6 @@ from selfadapt.seal.analyze import analyze, analyze_command, compare, estimate
 from selfadapt.seal.results import (
     Results,
     ResultsError,
-    completion_stats,
     disagreements,
     inner_results,
     pool_continual,
@@ -17,6 +20,7 @@ from selfadapt.seal.results import (
     verdicts,
     write_results,
 )
+from selfadapt.seal.stats import completion_stats
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +43,117 @@ def log(*runs):
     ]
 
 
+def with_saved_statistics(articles, rounding):
+    """Returns an "inner" file whose statistics are computed here, in full precision or rounded at some stages.
+
+    Args:
+      articles: for each passage the logs of its edits.
+      rounding: the stages that are rounded to 4 decimals, of "run", "edit", "passage" and "file".
+    """
+
+    def saved(stage, value):
+        return round(value, 4) if stage in rounding else value
+
+    def std(values):
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def summary(stage, **values):
+        return {name: saved(stage, value) for name, value in values.items()}
+
+    built = []
+    for logs in articles:
+        edits = []
+        for questions in logs:
+            by_run = [list(run) for _, run in itertools.groupby(questions, key=lambda question: question["rep"])]
+            exact = [
+                [sum(q[f"{side}_correct"] for q in run) / len(run) for run in by_run]
+                for side in ("baseline", "adapter")
+            ]
+            before, after = ([saved("run", value) for value in side] for side in exact)
+            gains = [saved("run", b - a) for a, b in zip(*exact, strict=True)]
+            stats = summary(
+                "edit",
+                baseline_mean=statistics.fmean(before),
+                baseline_std=std(before),
+                adapter_mean=statistics.fmean(after),
+                adapter_std=std(after),
+                gain_mean=statistics.fmean(gains),
+            )
+            edits.append({"text": "", "stats": stats, "questions": questions})
+        each = {name: [edit["stats"][name] for edit in edits] for name in edits[0]["stats"]}
+        stats = summary(
+            "passage",
+            baseline_accuracy=statistics.fmean(each["baseline_mean"]),
+            adapter_mean_accuracy=statistics.fmean(each["adapter_mean"]),
+            adapter_std_over_completions=std(each["adapter_mean"]),
+            mean_adapter_std_within_completions=statistics.fmean(each["adapter_std"]),
+            mean_gain=statistics.fmean(each["gain_mean"]),
+        )
+        built.append({"title": "", "context": str(len(built)), "stats": stats, "completions": edits})
+    each = {name: [article["stats"][name] for article in built] for name in built[0]["stats"]}
+    overall = summary(
+        "file",
+        baseline_mean_accuracy=statistics.fmean(each["baseline_accuracy"]),
+        baseline_std_of_article_means=std(each["baseline_accuracy"]),
+        adapter_mean_accuracy=statistics.fmean(each["adapter_mean_accuracy"]),
+        adapter_std_of_article_means=std(each["adapter_mean_accuracy"]),
+        mean_adapter_std_over_completions=statistics.fmean(each["adapter_std_over_completions"]),
+        mean_adapter_std_within_completions=statistics.fmean(each["mean_adapter_std_within_completions"]),
+        mean_gain=statistics.fmean(each["mean_gain"]),
+    )
+    return {"overall": overall, "articles": built}
+
+
+STAGES = ("run", "edit", "passage", "file")
+ROUNDINGS = [chosen for size in range(len(STAGES) + 1) for chosen in itertools.combinations(STAGES, size)]
+LOGS = [
+    [log("01 00 00", "01 01 00", "11 01 01"), log("00 01 11", "01 01 11", "11 11 01")],
+    [log("01 00 11 01 01 01 00", "00 00 11 01 00 01 00"), log("11 00 11 01 01 01 01", "00 00 10 01 00 01 00")],
+    [log("00 00 00 01 01 10", "01 00 01 01 01 10"), log("00 10 00 00 01 10", "01 01 01 01 01 11")],
+]
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS, ids=lambda stages: "+".join(stages) or "none")
+def test_statistics_rounded_at_any_stage_or_at_none_agree_with_the_verdicts(rounding):
+    assert disagreements(Results("x", "inner", with_saved_statistics(LOGS, rounding))) == []
+
+
+@pytest.mark.parametrize("rounding", [(), STAGES], ids=["unrounded", "rounded"])
+def test_one_changed_verdict_is_a_disagreement_of_its_edit_its_passage_and_the_file(rounding):
+    content = with_saved_statistics(LOGS, rounding)
+    question = content["articles"][1]["completions"][0]["questions"][2]
+    question["adapter_correct"] = not question["adapter_correct"]
+    found = disagreements(Results("x", "inner", content))
+    assert {line.split(":")[0] for line in found} == {"passage 1, edit 0", "passage 1", "overall"}
+    assert {line.split()[4] for line in found if line.startswith("passage 1, edit 0")} == {
+        "adapter_mean",
+        "adapter_std",
+        "gain_mean",
+    }
+
+
+def test_a_difference_beyond_rounding_is_found_in_every_statistic():
+    content = with_saved_statistics(LOGS, STAGES)
+    for name, value in content["articles"][0]["completions"][0]["stats"].items():
+        changed = copy.deepcopy(content)
+        changed["articles"][0]["completions"][0]["stats"][name] = value + 3e-4
+        (line,) = disagreements(Results("x", "inner", changed))
+        assert line.startswith(f"passage 0, edit 0: {name} is saved as ")
+    content["overall"]["mean_gain"] = math.nan
+    assert disagreements(Results("x", "inner", content))[0].startswith("overall: mean_gain is saved as nan")
+
+
 @pytest.mark.parametrize("name", ["result_eval_base", "result_eval_iter2", "rank_iter1", "cpt_base"])
 def test_every_saved_statistic_follows_from_the_verdicts(files, name):
     assert disagreements(read_results(files / f"{name}.json")) == []
+
+
+def test_unrounded_statistics_of_a_published_files_verdicts_agree_with_them(files):
+    published = read_results(files / "result_eval_base.json").content
+    logs = [[edit["questions"] for edit in article["completions"]] for article in published["articles"]]
+    content = with_saved_statistics(logs, ())
+    assert content["overall"]["adapter_mean_accuracy"] != published["overall"]["adapter_mean_accuracy"]
+    assert disagreements(Results("x", "inner", content)) == []
 
 
 @pytest.mark.parametrize(
