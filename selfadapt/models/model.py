@@ -36,6 +36,9 @@ class Model:
       generation_config: the fields of its `generation_config.json`, `None` if it has none.
       name: the path or hub id that it was loaded from, "" for one made in memory.
       mesh: the devices that it is divided over (`selfadapt.parallel.sharding.make_mesh`), `None` for a single one.
+      master: float32 copies, `[layers, in, out]`, of the projections that `selfadapt.models.peft.merge` has changed,
+        of which the parameters are the rounded values; `None` for a float32 model, or where none are kept. `save`
+        writes the parameters only.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Model:
         self.generation_config = generation_config
         self.name = name
         self.mesh = mesh
+        self.master: dict[str, jax.Array] | None = None
         self._tokenizer = tokenizer
         self._directory = directory
 
@@ -91,10 +95,10 @@ class Model:
             self._tokenizer = _load_tokenizer(self._directory)
         return self._tokenizer
 
-    def with_params(self, params: hf.Params) -> Model:
-        """Returns the same model with other parameters."""
+    def with_params(self, params: hf.Params, master: dict[str, jax.Array] | None = None) -> Model:
+        """Returns the same model with other parameters and their float32 master copies, if any."""
         other = copy.copy(self)
-        other.params = params
+        other.params, other.master = params, master
         return other
 
     def logits(self, tokens: Any, adapters: Adapters | None = None) -> jax.Array:

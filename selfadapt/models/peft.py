@@ -114,12 +114,17 @@ def save_peft(adapter: Adapters, path: str | Path, *, base: str = "") -> None:
     files.write_json(directory / CONFIG, config)
 
 
-def merge(model: Model, adapter: Adapters) -> Model:
-    """Adds one adapter to the weights of its base: W + scale * A B, in float32, then in the base's dtype.
+def merge(model: Model, adapter: Adapters, *, keep_master: bool = False) -> Model:
+    """Adds one adapter to the weights of its base: W + scale * A B, in float32, rounded to the base's dtype.
+
+    In bfloat16 an update smaller than about 1/256 of a weight is lost to rounding, so many small merges can amount to
+    none. With `keep_master` the float32 sum stays in `Model.master`, and later merges add to it.
 
     Args:
-      model: the base model; it is left as it is.
+      model: the base model; it is not changed.
       adapter: a stack of one adapter (`adapters[k]`).
+      keep_master: keep the float32 sums of a model in another dtype. They are sharded as the weights are, and take
+        4 bytes for each weight of the adapted projections. A model that has a master keeps it.
 
     Returns:
       A model without adapters that computes what `model` computes with the adapter.
@@ -130,22 +135,52 @@ def merge(model: Model, adapter: Adapters) -> Model:
     spec = _only(adapter)
     check_base(model.config, adapter)
     adapter = adapter.on(model.mesh)
+    exact = model.dtype == jnp.float32
+    master = {} if model.master is None else dict(model.master)
+    keep = not exact and (keep_master or model.master is not None)
     layers = dict(model.params["layers"])
     for target in spec.targets:
+        weight = master.get(target, layers[target])
         a, b = adapter.lora.a[target][:, 0], adapter.lora.b[target][:, 0]
         with sharding.using(model.mesh):
-            layers[target] = _merged(layers[target], a, b, adapter.lora.scale[0], target)
-    return model.with_params({**model.params, "layers": layers})
+            dtypes = (model.dtype, jnp.dtype(jnp.float32)) if keep else (model.dtype,)
+            layers[target], *more = _merged(weight, a, b, adapter.lora.scale[0], target, dtypes)
+        if keep:
+            (master[target],) = more
+    return model.with_params({**model.params, "layers": layers}, master if keep else None)
 
 
-@functools.partial(jax.jit, static_argnames="target")
-def _merged(weight: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array, target: str) -> jax.Array:
+def abstract_master(model: Model, targets: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, dtype and sharding of the master that merging adapters of some projections leaves.
+
+    Args:
+      model: the model; `Model.master` has this structure after `merge(model, adapter, keep_master=True)`.
+      targets: the projections (`Model.master`'s keys).
+    """
+    return {
+        weight.path[-1]: sharding.abstract(
+            model.mesh, weight.array_shape(model.config.num_layers), jnp.float32, weight.axes
+        )
+        for weight in hf.weights(model.config)
+        if weight.path[-1] in targets
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("target", "dtypes"))
+def _merged(
+    weight: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array, target: str, dtypes: tuple[jnp.dtype, ...]
+) -> tuple[jax.Array, ...]:
+    """Returns W + scale * A B of a projection, `[layers, in, out]`, in each of some dtypes."""
+
     def layer(inputs):
         weight, a, b = inputs
-        return (weight.astype(jnp.float32) + scale * (a @ b)).astype(weight.dtype)
+        product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        merged = weight.astype(jnp.float32) + scale * product
+        return tuple(merged.astype(dtype) for dtype in dtypes)
 
-    # One layer at a time, so that the float32 update of all layers never stands beside the weights.
-    return sharding.shard(jax.lax.map(layer, (weight, a, b)), *hf.weight_axes(target))
+    # One layer at a time, so that the float32 updates of all layers are never in memory together.
+    merged = jax.lax.map(layer, (weight, a, b))
+    return tuple(sharding.shard(leaf, *hf.weight_axes(target)) for leaf in merged)
 
 
 def _only(adapter: Adapters) -> Spec:

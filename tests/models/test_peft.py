@@ -1,16 +1,18 @@
 """PEFT and this package read each other's adapters and compute the same with them."""
 
 import copy
+import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from selfadapt.models.lora import Adapters, Lora, Spec
 from selfadapt.models.model import load_model
-from selfadapt.models.peft import CONFIG, TENSORS, AdapterError, load_peft, merge, save_peft
+from selfadapt.models.peft import CONFIG, TENSORS, AdapterError, abstract_master, load_peft, merge, save_peft
 from tests.models.helpers import tiny_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -126,6 +128,51 @@ def test_a_merged_model_computes_what_the_adapted_one_does(base, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, ours.params))
     merged.save(tmp_path)
     assert_close(load_model(tmp_path).logits(TOKENS), wanted)
+
+
+def scaled(adapter, factor):
+    return dataclasses.replace(adapter, lora=adapter.lora.replace(scale=adapter.lora.scale * factor))
+
+
+def test_small_merges_into_bfloat16_add_up_in_the_master_and_are_lost_without(base, tmp_path):
+    _, ours, made = base
+    ours.save(tmp_path)
+    model = load_model(tmp_path, dtype="bfloat16")
+    adapter, factor = load_peft(model, made["qv"][0]), 2**-10  # a step is about 1.5e-4, half a bfloat16 unit 5e-4
+    with_master = without = model
+    for _ in range(20):
+        with_master = merge(with_master, scaled(adapter, factor), keep_master=True)
+        without = merge(without, scaled(adapter, factor))
+    at_once = merge(model, scaled(adapter, 20 * factor), keep_master=True)
+    assert model.master is None and without.master is None
+    assert sorted(with_master.master) == ["q_proj", "v_proj"]
+
+    def change(model, name):
+        return np.asarray(model.params["layers"][name], np.float32) - before
+
+    for name, exact in with_master.master.items():
+        before, weights = np.asarray(model.params["layers"][name], np.float32), with_master.params["layers"][name]
+        assert exact.dtype == np.float32 and weights.dtype == jnp.bfloat16
+        np.testing.assert_allclose(exact, at_once.master[name], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(weights, exact.astype(jnp.bfloat16))
+        wanted = np.asarray(at_once.master[name]) - before
+        assert np.linalg.norm(change(with_master, name) - wanted) < 0.15 * np.linalg.norm(wanted)
+        assert np.linalg.norm(change(without, name) - wanted) > 0.5 * np.linalg.norm(wanted)
+
+
+def test_a_master_grows_with_the_projections_that_are_merged_and_is_described_without_its_arrays(base, tmp_path):
+    _, ours, made = base
+    ours.save(tmp_path)
+    model = load_model(tmp_path, dtype="bfloat16")
+    once = merge(model, load_peft(model, made["qv"][0]), keep_master=True)
+    twice = merge(once, load_peft(model, made["rslora"][0]))  # a model that has a master keeps it
+    assert sorted(twice.master) == ["k_proj", "q_proj", "v_proj"]
+    np.testing.assert_array_equal(twice.master["q_proj"], once.master["q_proj"])
+    like = abstract_master(model, ["q_proj", "k_proj", "v_proj"])
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), twice.master) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), like
+    )
+    assert merge(ours, load_peft(ours, made["qv"][0]), keep_master=True).master is None  # float32 needs none
 
 
 def test_tokens_must_have_a_row_of_adapters_for_a_stack(base):
