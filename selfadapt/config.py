@@ -18,6 +18,8 @@ import ml_collections
 from selfadapt.errors import UserError
 from selfadapt.files import make_directory, write_text
 
+# A wheel holds the configs inside the package; a checkout has them beside it.
+_SHIPPED = [pathlib.Path(__file__).parent / "configs", pathlib.Path(__file__).parents[1] / "configs"]
 _RESULTLESS = ("mesh.", "checkpoint.", "telemetry.")  # groups that change how a run goes and not what comes out
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NAMES = {
@@ -38,7 +40,8 @@ def load_config(path: str | os.PathLike, overrides: dict[str, str] | None = None
     """Executes a config file and applies overrides.
 
     Args:
-      path: a Python file that defines `get_config()`, or `file:argument` for one that defines
+      path: a Python file that defines `get_config()`, or the name of a config that ships with the package,
+        such as "quickstart" (see `shipped_configs`); `path:argument` where the file defines
         `get_config(argument)`.
       overrides: values as typed on a command line, by dotted field name without the leading
         `config.`, such as `{"data.path": "squad_val.json", "rounds": "2"}`. A value is read as the type
@@ -49,13 +52,23 @@ def load_config(path: str | os.PathLike, overrides: dict[str, str] | None = None
       The config, locked: fields can be set, new ones cannot be added.
 
     Raises:
-      ConfigError: the file is missing or fails, a field does not exist (the nearest is suggested), or a
-        value does not have the field's type.
+      ConfigError: the file is missing or fails, no shipped config has that name (the nearest are suggested), a
+        field does not exist (the nearest is suggested), or a value does not have the field's type.
     """
     config = _execute(os.fspath(path))
     for name, text in (overrides or {}).items():
         _override(config, name, text)
     return config.lock()
+
+
+def shipped_configs() -> dict[str, pathlib.Path]:
+    """Returns the files of the configs that ship with the package, by name.
+
+    >>> shipped_configs()["quickstart"].name
+    'quickstart.py'
+    """
+    folder = next((folder for folder in _SHIPPED if folder.is_dir()), _SHIPPED[0])
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.py"))}
 
 
 def config_to_json(config: ml_collections.ConfigDict) -> str:
@@ -144,7 +157,7 @@ def _execute(path: str) -> ml_collections.ConfigDict:
     if not os.path.exists(file) and ":" in path:
         file, argument = path.split(":", 1)
     if not os.path.isfile(file):
-        raise ConfigError(f"there is no config file {file}; give the path of a Python file that defines get_config()")
+        file = _shipped_file(file)
     spec = importlib.util.spec_from_file_location("_selfadapt_experiment", file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{file} is not a Python file; a config is a .py file that defines get_config()")
@@ -173,6 +186,22 @@ def _execute(path: str) -> ml_collections.ConfigDict:
             f"get_config() of {file} returned a {type(config).__name__}; it must return an ml_collections.ConfigDict"
         )
     return config
+
+
+def _shipped_file(name: str) -> str:
+    """Returns the path of the shipped config of that name."""
+    shipped = shipped_configs()
+    if name in shipped:
+        return str(shipped[name])
+    plain = name.removeprefix("configs/").removesuffix(".py")  # such as the path in a clone of the repository
+    # A name without its folder, or nearly so, is as good a match as one with it.
+    spellings = {spelling: each for each in shipped for spelling in (each, each.rsplit("/", 1)[-1])}
+    near = dict.fromkeys(spellings[close] for close in difflib.get_close_matches(plain, spellings, n=3, cutoff=0.5))
+    hint = f" Did you mean --config={' or --config='.join(near)}?" if near else ""
+    raise ConfigError(
+        f"there is no config file {name}, and no config of that name ships with selfadapt.{hint} Give the path of a "
+        f"Python file that defines get_config(), or one of these names: {', '.join(shipped) or '(none is installed)'}"
+    )
 
 
 def _line_of(error: Exception, file: str) -> str:

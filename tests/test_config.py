@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from selfadapt.config import ConfigError, check_workdir, config_to_json, load_config, save_config
+from selfadapt.config import ConfigError, check_workdir, config_to_json, load_config, save_config, shipped_configs
 
 CONFIG = """
 import ml_collections
@@ -38,6 +38,35 @@ def test_a_config_file_is_executed(file):
 
 def test_an_argument_after_a_colon_reaches_get_config(file):
     assert load_config(f"{file}:large").size == "large"
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_shipped_config_is_found_by_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)  # a directory of that name is not a config file
+    assert load_config(name).is_locked
+
+
+def test_a_file_goes_before_a_shipped_config_of_its_name(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file.rename(tmp_path / "quickstart")
+    with pytest.raises(ConfigError, match="quickstart is not a Python file"):
+        load_config("quickstart")
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("quikstart", "quickstart"),
+        ("configs/quickstart.py", "quickstart"),
+        ("knowledge_qwen2p5_7b", "seal/knowledge_qwen2p5_7b"),
+        ("seal/knowledge_qwen2.5_7b:argument", "seal/knowledge_qwen2p5_7b"),
+    ],
+)
+def test_an_unknown_name_of_a_config_is_an_error_with_the_nearest_and_all(name, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"Did you mean --config={near}[? ].*names: {', '.join(shipped_configs())}"):
+        load_config(name)
 
 
 @pytest.mark.parametrize(

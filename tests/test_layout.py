@@ -1,7 +1,10 @@
 """Imports between the modules of the package go one way (docs/architecture.md, "Layout")."""
 
 import ast
+import importlib
 import pathlib
+
+import selfadapt
 
 ROOT = pathlib.Path(__file__).parents[1]
 # From the top down; a module or folder imports only from those below it.
@@ -52,3 +55,12 @@ def test_imports_go_down_the_layers_and_never_up():
 def test_every_module_is_described():
     described = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert [name for name in LAYER if name not in described and name != "__main__"] == []
+
+
+def test_type_checkers_see_the_public_names_where_they_are():
+    tree = ast.parse((ROOT / "selfadapt" / "__init__.py").read_text(encoding="utf-8"))
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.asname: node.module for node in checked.body for alias in node.names}
+    assert set(seen) == set(selfadapt.__all__)
+    for name, module in seen.items():
+        assert getattr(selfadapt, name) is getattr(importlib.import_module(module), name)

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import selfadapt
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -33,3 +35,8 @@ def test_links_to_files_lead_somewhere(page):
 def test_configs_that_commands_name_exist(page):
     for config in re.findall(r"--config=(\S+\.py)", page.read_text(encoding="utf-8")):
         assert (ROOT / config).is_file(), f"{page.name} names {config}"
+
+
+def test_the_citation_and_the_changelog_name_the_version():
+    assert f"\nversion: {selfadapt.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{selfadapt.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
