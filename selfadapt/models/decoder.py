@@ -210,7 +210,8 @@ def logits(params: Params, config: ModelConfig, hidden: Array) -> Array:
     head = params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"]
 
     def multiply(hidden, head):
-        return jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
+        precision = _precision(hidden)
+        return jnp.einsum("...d,dv->...v", hidden, head, precision=precision, preferred_element_type=jnp.float32)
 
     if hidden.ndim == 3:  # a position of each row
         return product(hidden[:, :, None], head.T, "hidden", "vocab", multiply)[:, :, 0]
@@ -278,6 +279,14 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
     return rms_norm(x, params["norm"], config.rms_norm_eps), kept
 
 
+def _precision(x: Array) -> jax.lax.Precision | None:
+    """Returns the precision that makes a product of float32 arrays one of float32 numbers.
+
+    TPUs and GPUs by default round the operands of such a product to bfloat16 or TF32. Gradients inherit it.
+    """
+    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+
+
 def _unrolled(config: ModelConfig) -> bool:
     return config.num_layers <= UNROLL_UP_TO_LAYERS
 
@@ -294,15 +303,20 @@ def _block(
     adapters, rows, time, _ = x.shape
 
     def linear(x, name):
-        y = product(x, weights[name], *PROJECTION_AXES[name])
+        multiply = functools.partial(jnp.matmul, precision=_precision(x))
+        y = product(x, weights[name], *PROJECTION_AXES[name], multiply)
         if (bias := weights.get(f"{name}_bias")) is not None:
             y = y + bias
         if adapter is not None and name in adapter["a"]:
-            # [K, R, T, in] x [K, in, r] x [K, r, out]
-            low = jnp.einsum("krti,kic->krtc", x, adapter["a"][name].astype(x.dtype))
-            low = low * adapter["scale"].astype(x.dtype)[:, None, None, None]
-            y = y + jnp.einsum("krtc,kco->krto", low, adapter["b"][name].astype(x.dtype))
+            y = (y + low_rank(x, adapter["a"][name], adapter["b"][name], adapter["scale"])).astype(y.dtype)
         return y
+
+    def low_rank(x, a, b, scale):
+        # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
+        precision = _precision(a)
+        low = jnp.einsum("krti,kic->krtc", x.astype(a.dtype), a, precision=precision)
+        low = low * scale.astype(a.dtype)[:, None, None, None]
+        return jnp.einsum("krtc,kco->krto", low, b, precision=precision)
 
     def heads(y, count, axis):  # [K, R, T, count * E] -> [N, count, T, E]
         y = y.reshape(adapters * rows, time, count, config.head_dim).swapaxes(1, 2)
@@ -329,10 +343,12 @@ def _attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
     groups = num_heads // k.shape[1]
     # The query heads of a group lie next to each other in time, so that each key-value head is one product.
     q = q.reshape(rows, k.shape[1], groups * time, features)
-    scores = jnp.einsum("njqe,njse->njqs", q, k, preferred_element_type=jnp.float32) / math.sqrt(features)
+    precision = _precision(q)
+    scores = jnp.einsum("njqe,njse->njqs", q, k, precision=precision, preferred_element_type=jnp.float32)
+    scores = scores / math.sqrt(features)
     scores = scores.reshape(rows, k.shape[1], groups, time, -1) + bias[:, None, None]
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
-    return jnp.einsum("njqs,njse->njqe", weights, v).reshape(rows, num_heads, time, features)
+    return jnp.einsum("njqs,njse->njqe", weights, v, precision=precision).reshape(rows, num_heads, time, features)
 
 
 def _bias(visible: Array, distance: Array | None, window: Array | None) -> Array:
