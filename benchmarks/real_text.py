@@ -18,6 +18,7 @@ import numpy as np
 
 from selfadapt import adapt, load_model, log_likelihood, loop
 from selfadapt.config import load_config
+from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
 from selfadapt.experiment import make_settings
 from selfadapt.models.policy import Policy
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         "evaluation.contexts": "1000000",  # hold out everything; the first ones that fit are used
         "edits": "1",
     }
-    config = load_config(CONFIG, overrides)
+    config = resolve(load_config(CONFIG, overrides))
     model = load_model(arguments.model)
     domain = make_domain(config, model)
     tasks = domain.tasks("heldout", min(arguments.passages, len(domain.heldout)))

@@ -9,7 +9,7 @@ Cost: under 5 minutes on 2 CPU cores and 4 GB, compilation included. docs/result
 
     selfadapt train --config=configs/quickstart.py --workdir=runs/quickstart
 
-Another model, SEAL's own data (hyper-parameters then become SEAL's, see `config.inner.preset`):
+With another model all hyper-parameters become SEAL's (`config.preset`); here on SEAL's own data:
 
     selfadapt train --config=configs/quickstart.py --workdir=runs/squad \
         --config.model=PATH_OR_HUB_ID --config.data.path=squad_val.json
@@ -24,21 +24,10 @@ def get_config() -> ConfigDict:
     """Returns the experiment; `selfadapt/defaults.py` explains every field."""
     config = defaults.experiment()
     config.name = "quickstart"
-    config.seed = 0
     config.model = "tiny"  # the embedded model, a Hugging Face directory, or a hub id
     config.data.path = "tiny_world"  # or a file of passages and questions
     config.rounds = 2
-    config.contexts = 64  # passages a round
+    config.contexts = 64  # passages per round
     config.edits = 5  # sampled for each passage
     config.evaluation.contexts = 64  # held-out passages
-    config.at_once = 64  # edits applied and scored together; more are a little faster and take more memory
-    config.max_segments = 8
-    config.sampling.top_p = 1.0
-    config.sampling.max_new_tokens = 160
-    config.answer.max_new_tokens = 8
-    config.select.method = "best_improving"
-    config.policy_update.rank = 16
-    config.policy_update.alpha = 32.0
-    config.policy_update.learning_rate = 2e-3
-    config.policy_update.epochs = 6
     return config

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import importlib.util
 import inspect
 import json
 import os
 import pathlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
 
+from selfadapt.defaults import experiment, resolve
 from selfadapt.errors import UserError
 from selfadapt.files import make_directory, write_text
 
@@ -134,7 +136,11 @@ def check_same(path: os.PathLike, config: ml_collections.ConfigDict, what: str) 
             f"{path} cannot be read ({error}), so it cannot be told whether the {what} belongs to the "
             "experiment; use a fresh one"
         ) from error
-    given = _deciding(json.loads(config_to_json(config)))
+    given = _deciding(_json(config))
+    # A field that was added to the program since has its default there.
+    defaults = experiment()
+    defaults.preset, defaults.model = given.get("preset", defaults.preset), given.get("model", defaults.model)
+    saved = {name: value for name, value in _deciding(_json(resolve(defaults))).items() if name in given} | saved
 
     def show(fields: dict[str, Any], name: str) -> str:
         return json.dumps(fields[name]) if name in fields else "absent"
@@ -304,6 +310,41 @@ def _unknown(config: ml_collections.ConfigDict, group: ml_collections.ConfigDict
         for field, value in group.items()
     )
     return f"config.{name} does not exist.{hint} There are: {fields}"
+
+
+def find_factory(name: str, field: str, package: str, known: Sequence[str]) -> Callable[..., Any]:
+    """Returns the function `make` of a module that a config field names.
+
+    Args:
+      name: the field's value: the name of a module of the package, or the dotted path of one elsewhere.
+      field: the field's name, for errors.
+      package: the package of the short names.
+      known: the short names, for errors.
+
+    Raises:
+      ConfigError: there is no such module, or it has no `make`.
+    """
+    path = name if "." in name else f"{package}.{name}"
+    near = difflib.get_close_matches(name, known, n=1)
+    unknown = (
+        f"{field} is {name!r}, and there is no such module{f'; did you mean {near[0]!r}?' if near else ''} "
+        f"(there are: {', '.join(known)}; one of your own is named by its dotted path)"
+    )
+    if "." not in name and name not in known:
+        raise ConfigError(unknown)
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise
+        raise ConfigError(unknown) from error
+    if not hasattr(module, "make"):
+        raise ConfigError(f"{field} is {name!r}, and {module.__file__} has no function make(config, ...)")
+    return module.make
+
+
+def _json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    return json.loads(config_to_json(config))
 
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,41 +1,150 @@
-"""The fields of an experiment, each with its default and its meaning; configs start from here and set their own."""
+"""Every field of an experiment, with its default and its meaning, and the presets of its hyper-parameters.
+
+A config file starts from `experiment()` and sets its own fields. A hyper-parameter that is `None` in the config is
+taken from the preset that `config.preset` names, when a run resolves its config (`resolve`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from ml_collections import ConfigDict, config_dict
+
+from selfadapt.errors import InvalidValueError
+from selfadapt.types import Update
+
+_TRAINING = (
+    "rank",
+    "alpha",
+    "targets",
+    "optimizer",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+    "gradient_accumulation",
+    "schedule",
+    "warmup_steps",
+    "max_grad_norm",
+    "weight_decay",
+)
+
+
+def _update(group: str, **changes: Any) -> dict[str, Any]:
+    """Returns the hyper-parameters of an `Update` as config fields: those of the class, with changes."""
+    values: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Update) if f.name in _TRAINING}
+    values |= changes
+    if not isinstance(values["targets"], str):
+        values["targets"] = ",".join(values["targets"])
+    values["alpha"] = float(values["alpha"])
+    return {f"{group}.{name}": value for name, value in values.items()}
+
+
+# All hyper-parameters by field name; the two presets have the same fields.
+PRESETS: dict[str, dict[str, Any]] = {
+    # SEAL, knowledge incorporation (arXiv 2506.10943, section 4.1 and appendix B): two rounds on Qwen2.5-7B.
+    "seal": {
+        "contexts": 50,
+        "edits": 5,
+        "inner_runs": 3,
+        "sampling.temperature": 1.0,
+        "sampling.top_p": 0.95,
+        "sampling.max_new_tokens": 8192,
+        "answer.max_new_tokens": 64,
+        "answer.stop": (),  # to the end of the sequence
+        "evaluation.contexts": 200,
+        "domain.prompt": "implications",
+        "domain.answer_prompt": "full",
+        "domain.max_segments": 0,
+        "domain.baseline": "unchanged",
+        **_update("inner"),  # the defaults of `Update` are those of appendix B.3
+        **_update(
+            "outer.rest_em",
+            rank=64,
+            alpha=128.0,
+            targets="all-linear",
+            learning_rate=3e-4,
+            epochs=2,
+            batch_size=10,
+        ),
+        "outer.rest_em.select": "best",  # ties to the first, also where the best edit hurts
+    },
+    # The embedded model of a million parameters and its world; chosen on seed 0 (docs/results.md).
+    "tiny": {
+        "contexts": 64,
+        "edits": 5,
+        "inner_runs": 1,
+        "sampling.temperature": 1.0,
+        "sampling.top_p": 1.0,
+        "sampling.max_new_tokens": 160,
+        "answer.max_new_tokens": 8,
+        "answer.stop": ("\n",),
+        "evaluation.contexts": 64,
+        "domain.prompt": "notes",
+        "domain.answer_prompt": "short",
+        "domain.max_segments": 8,
+        "domain.baseline": "passage",
+        **_update(
+            "inner",
+            rank=8,
+            alpha=16.0,
+            targets="all-linear",
+            learning_rate=1e-2,
+            epochs=8,
+            batch_size=16,
+            warmup_steps=2,
+        ),
+        **_update(
+            "outer.rest_em",
+            rank=16,
+            alpha=32.0,
+            targets="all-linear",
+            learning_rate=2e-3,
+            epochs=6,
+            batch_size=10,
+        ),
+        "outer.rest_em.select": "best_improving",
+    },
+}
 
 
 def experiment() -> ConfigDict:
-    """Returns the fields that `selfadapt.experiment.train` reads, with SEAL's values where the paper gives any."""
+    """Returns the fields that `selfadapt.experiment.train` reads; hyper-parameters are `None` until `resolve`."""
     config = ConfigDict()
     config.name = "experiment"
     config.seed = 0
     config.model = "tiny"  # the embedded model, a Hugging Face directory, or a hub id
+    config.student = ""  # the model that is adapted and scored, where it is not the policy: like `model`
     config.dtype = "float32"  # or bfloat16
-    # How many devices lie along each axis (docs/scaling.md); one of them may be -1: what the others leave.
+    # Hyper-parameters that are None: "seal", "tiny", or "auto" (tiny for the embedded model, else seal).
+    config.preset = "auto"
+    # How many devices each axis has (docs/scaling.md); one of them may be -1: all that the others leave.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    config.domain = "knowledge"  # a module of selfadapt.domains, or the dotted path of your own
     config.rounds = 2
-    config.contexts = 50  # passages a round
-    config.edits = 5  # sampled for each passage
-    config.baseline = "passage"  # what an edit is compared with: "passage" alone, or the "unchanged" model
-    config.inner_runs = 1  # adapters trained for each edit, with common seeds; verdicts are averaged
-    config.shuffle_rewards = False  # a control: rewards permuted among the edits of a passage
-    config.at_once = 64  # edits applied and scored together
+    config.shuffle_rewards = False  # a control: rewards permuted among the edits of each task
+    config.at_once = 64  # edits applied and scored together; more are a little faster and take more memory
+    # contexts: tasks per round; edits: sampled for each; inner_runs: adapters trained for each edit, with seeds that
+    # all edits share, whose verdicts are averaged.
 
+    # Where tasks come from.
     config.data = ConfigDict()
     config.data.path = "tiny_world"  # or SEAL's JSON, a SQuAD file, a `datasets` directory or hub id, "tfds:squad"
     config.data.split = ""  # of a source that has several
     config.data.eval_path = ""  # held-out passages; by default some of `path` are held out
     config.data.skip_long = False  # leave out passages longer than the model's context, instead of an error
 
-    config.prompt = "auto"  # a key of selfadapt.domains.knowledge.prompts.PROMPTS, or a template file (.txt)
-    config.chat = False  # wrap the prompt in the tokenizer's chat template, for instruct models
-    config.split = "lines"  # how an edit becomes sequences: "lines" or "document"
-    config.max_segments = 0  # the most sequences of an edit; 0 for all
+    # The domain: a module of selfadapt.domains, or the dotted path of your own; the other fields are the domain's.
+    config.domain = ConfigDict({"name": "knowledge"})
+    # prompt: a key of selfadapt.domains.knowledge.prompts.PROMPTS, or a template file (.txt). answer_prompt: a style
+    # ("full", "short"), or a template file. max_segments: the most sequences of an edit, 0 for all. baseline: what an
+    # edit is compared with, adapting to the "passage" alone or the "unchanged" model.
+    config.domain.chat = False  # wrap the prompt in the tokenizer's chat template, for instruct models
+    config.domain.split = "lines"  # how an edit becomes sequences: "lines" or "document"
+    config.domain.padding = "none"  # "seal": sequences filled to 2048 tokens, as SEAL's code trains
 
-    config.sampling = ConfigDict({"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 1024})
-    config.answer = ConfigDict({"max_new_tokens": 64, "stop": ("\n",), "style": "auto"})
+    # top_p and temperature of edits; their most tokens.
+    config.sampling = ConfigDict()
+    config.answer = ConfigDict()  # greedy; max_new_tokens, and the strings that end an answer
     # "auto" (exact match in the tiny world, containment on real text), "exact", "containment", "token-f1"
     # (`threshold`), "model" (the model itself judges), or "endpoint": any OpenAI-compatible `url` and `model`,
     # with the key in the environment variable `api_key_env`.
@@ -46,43 +155,70 @@ def experiment() -> ConfigDict:
     config.grader.api_key_env = config_dict.placeholder(str)
     config.grader.cache = config_dict.placeholder(str)  # a file; verdicts in it are not paid for again
     config.grader.max_requests = config_dict.placeholder(int)
+    config.grader.prompt = config_dict.placeholder(str)  # a template file for the judges
 
-    # The inner update. What is None comes from the preset: "tiny" for the embedded model, else "seal".
-    config.inner = ConfigDict({"preset": "auto", "padding": "none", "seed": 0})
-    config.inner.rank = config_dict.placeholder(int)
-    config.inner.alpha = config_dict.placeholder(float)
-    config.inner.targets = config_dict.placeholder(str)  # names with commas between them, or "all-linear"
-    config.inner.learning_rate = config_dict.placeholder(float)
-    config.inner.epochs = config_dict.placeholder(int)
-    config.inner.batch_size = config_dict.placeholder(int)
-    config.inner.warmup_steps = config_dict.placeholder(int)
+    # The inner update: the fields of `selfadapt.Update`. targets: names with commas between them, or "all-linear".
+    config.inner = ConfigDict({"seed": 0})
 
-    # The E-step: "best" (k a passage), "best_improving" (those above the baseline by the margin alone),
-    # "improvement" (all of these), "top_fraction" (of all edits).
-    config.select = ConfigDict({"method": "best", "k": 1, "margin": 0.0, "fraction": 0.2})
-    # The M-step: finetuning of the policy on the selected edits.
-    config.policy_update = ConfigDict(
-        {
-            "rank": 64,
-            "alpha": 128.0,
-            "targets": "all-linear",
-            "learning_rate": 3e-4,
-            "epochs": 2,
-            "batch_size": 10,
-            "warmup_steps": 0,
-            "seed": 0,
-            "merge": True,  # into the weights; or keep it as an adapter, with the student left as it was
-        }
-    )
-    config.evaluation = ConfigDict({"contexts": 200, "edits": 1})
+    # The outer update: a module of selfadapt.outer, or the dotted path of your own; each has a group of fields.
+    config.outer = ConfigDict({"name": "rest_em"})
+    # ReST-EM. select: "best" (k per task), "best_improving" (k of those above the baseline by the margin),
+    # "improvement" (all of these), "top_fraction" (of all edits). The rest are the fields of the finetuning's `Update`.
+    config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "seed": 0})
+    config.outer.rest_em.merge = True  # into the weights; or keep it as an adapter, with the student left as it was
 
-    # What an interrupted run goes on from. Results do not depend on it.
+    config.evaluation = ConfigDict({"edits": 1})
+    # Added to the inner seeds, so that evaluation does not reuse those that rewards were measured with.
+    config.evaluation.seed_offset = 1000
+    config.evaluation.low_temperature = 0.3  # of a control row: the untrained policy's edits, less random
+
+    # What an interrupted run resumes from. Results do not depend on it.
     config.checkpoint = ConfigDict({"directory": "", "keep": 2})  # "": in the workdir; or another, gs://... as well
-    config.checkpoint.every_seconds = 300.0  # adapters in flight are saved so often
+    config.checkpoint.every_seconds = 300.0  # how often training in progress is saved
 
-    # What a run says of itself beside metrics.jsonl (docs/telemetry.md); results do not depend on it.
+    # What a run reports beside metrics.jsonl (docs/telemetry.md); results do not depend on it.
     config.telemetry = ConfigDict({"tensorboard": False})
     config.telemetry.wandb = config_dict.placeholder(str)  # a project of Weights & Biases
     config.telemetry.profile = config_dict.placeholder(str)  # START:STOP, seconds of the run to trace
     config.telemetry.peak_flops = config_dict.placeholder(float)  # of one device, where its rate is not known
+
+    for name, value in PRESETS["seal"].items():
+        *groups, leaf = name.split(".")
+        group = config
+        for part in groups:
+            group = group[part]
+        group[leaf] = config_dict.placeholder(type(value))
     return config
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of a config in which the preset's values stand for every hyper-parameter that is `None`.
+
+    Args:
+      config: an experiment. Fields that it lacks are not added.
+
+    Raises:
+      InvalidValueError: `config.preset` names no preset.
+
+    >>> config = experiment()
+    >>> config.inner.rank = 4
+    >>> resolved = resolve(config)
+    >>> resolved.preset, resolved.inner.rank, resolved.inner.epochs
+    ('tiny', 4, 8)
+    """
+    resolved = ConfigDict(config.to_dict())
+    preset = resolved.get("preset", "auto")
+    if preset == "auto":
+        preset = "tiny" if resolved.get("model") == "tiny" else "seal"
+    if preset not in PRESETS:
+        raise InvalidValueError(f"config.preset is {preset!r}; it must be auto or one of {', '.join(PRESETS)}")
+    if "preset" in resolved:
+        resolved.preset = preset
+    for name, value in PRESETS[preset].items():
+        *groups, leaf = name.split(".")
+        group: Any = resolved
+        for part in groups:
+            group = group.get(part, ConfigDict())
+        if leaf in group and group[leaf] is None:
+            group[leaf] = value
+    return resolved.lock()

@@ -1,8 +1,10 @@
 """The outer loop: sample, apply, score, improve (SEAL, arXiv 2506.10943, Algorithm 1).
 
-Nothing here knows a domain or an outer update. A domain turns tasks into prompts, edits into updates and
-answers into verdicts; an `improve` function turns outcomes into the next state. The policy writes the
-edits and the student is adapted; they are one model unless a recipe says otherwise.
+Nothing here depends on a domain or an outer update. A domain turns tasks into prompts, edits into updates and
+answers into verdicts; an outer update turns outcomes into the next state. The policy writes the edits and the
+student is adapted; they are one model unless an experiment names two.
+
+Work inside a round is looked up in `selfadapt.checkpoint.units.current()`, so that an interrupted round resumes.
 """
 
 from __future__ import annotations
@@ -10,53 +12,69 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from selfadapt.checkpoint.units import Ledger
+from selfadapt.checkpoint import units
 from selfadapt.domains.base import Applied, Domain
-from selfadapt.engine.adapt.train import adapt
-from selfadapt.engine.generate.sampling import generate
+from selfadapt.engine.adapt import adapt
+from selfadapt.engine.generate import generate
 from selfadapt.models.lora import Adapters
 from selfadapt.models.policy import Policy, State
+from selfadapt.outer import OuterUpdate, Report
 from selfadapt.telemetry import meter
 from selfadapt.types import ContextEdit, Edit, Outcome, Task, Update
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How edits are sampled and scored.
+    """How edits are sampled and scored; `Settings.of` reads them from a config.
 
     Attributes:
       seed: the experiment's seed.
-      edits: edits sampled a task.
-      temperature: of sampling edits.
-      top_p: of sampling edits.
+      edits: edits sampled per task.
+      temperature: sampling temperature of edits.
+      top_p: nucleus sampling of edits.
       edit_tokens: the most tokens of an edit.
       answer_tokens: the most tokens of an answer; answers are greedy.
       answer_stop: strings that end an answer.
-      inner_runs: adapters trained per edit, with seeds that all edits have in common; verdicts are
-        averaged over them (SEAL trains three).
+      inner_runs: adapters trained per edit, with seeds that all edits share; verdicts are averaged over them
+        (SEAL trains three).
       at_once: edits applied and scored together; fewer take less memory.
+      seed_offset: added to the inner seeds.
     """
 
-    seed: int = 0
-    edits: int = 5
-    temperature: float = 1.0
-    top_p: float = 1.0
-    edit_tokens: int = 128
-    answer_tokens: int = 16
-    answer_stop: tuple[str, ...] = ()
-    inner_runs: int = 1
-    at_once: int = 512
+    seed: int
+    edits: int
+    temperature: float
+    top_p: float
+    edit_tokens: int
+    answer_tokens: int
+    answer_stop: tuple[str, ...]
+    inner_runs: int
+    at_once: int
+    seed_offset: int = 0
+
+    @classmethod
+    def of(cls, config: Any) -> Settings:
+        """Returns the settings of a resolved config (`selfadapt.defaults.resolve`)."""
+        return cls(
+            seed=config.seed,
+            edits=config.edits,
+            temperature=config.sampling.temperature,
+            top_p=config.sampling.top_p,
+            edit_tokens=config.sampling.max_new_tokens,
+            answer_tokens=config.answer.max_new_tokens,
+            answer_stop=tuple(config.answer.stop),
+            inner_runs=config.inner_runs,
+            at_once=config.at_once,
+        )
 
 
-Improve = Callable[[State, Mapping[str, float], Sequence[Outcome]], tuple[State, dict[str, Any]]]
 Advance = Callable[[int], None]
 Phase = Callable[[str, int], contextlib.AbstractContextManager[Advance]]
-_NOTHING_DONE = Ledger()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +83,15 @@ class Round:
 
     Attributes:
       baselines: each task's reward without an edit, by task id.
-      pairs: each edit with what was done with it.
-      outcomes: what became of each edit.
-      facts: what `improve` says of itself.
+      pairs: each edit with what it was turned into.
+      outcomes: the outcome of each edit.
+      report: the outer update's report.
     """
 
     baselines: dict[str, float]
     pairs: list[tuple[Edit, Applied]]
     outcomes: list[Outcome]
-    facts: dict[str, Any]
+    report: Report
 
 
 @contextlib.contextmanager
@@ -86,55 +104,50 @@ def run_round(
     state: State,
     domain: Domain,
     tasks: Sequence[Task],
-    improve: Improve,
+    outer: OuterUpdate,
     settings: Settings,
     phase: Phase = _silent,
-    ledger: Ledger = _NOTHING_DONE,
 ) -> tuple[State, Round]:
     """Runs one round of the outer loop.
 
     Args:
-      state: where the loop stands.
+      state: the state after the previous round; `state.outer` is `outer.init(policy)` at first.
       domain: supplies prompts, updates and verdicts.
       tasks: the round's contexts.
-      improve: the outer update; gets the state, the baselines and the outcomes.
+      outer: the outer update.
       settings: how edits are sampled and scored.
-      phase: wraps each phase, for a progress display; gets its name and how many units it has.
-      ledger: what of this round was done before an interruption.
+      phase: wraps each phase, for a progress display; it is called with the phase's name and number of units.
 
     Returns:
       The next state, and what happened.
     """
-    with phase("baseline", len(tasks)) as advance:
+    stored = units.current()
+    with phase("baseline", len(tasks)) as advance, stored.within("baseline").active():
         without = [(Edit(task.id, 0, "", ""), domain.baseline(task)) for task in tasks]
-        unedited = score(state.student, domain, tasks, without, settings, advance, ledger.within("baseline"))
+        unedited = score(state.student, domain, tasks, without, settings, advance)
     baselines = {outcome.edit.task_id: outcome.reward for outcome in unedited}
-    with phase("sample", len(tasks)) as advance:
-        edits = sample(state.policy, domain, tasks, settings, advance, ledger.within("sample"))
-    with phase("apply and score", len(edits)) as advance:
+    with phase("sample", len(tasks)) as advance, stored.within("sample").active():
+        edits = sample(state.policy, domain, tasks, settings, advance)
+    with phase("apply and score", len(edits)) as advance, stored.within("score").active():
         pairs = applied(domain, tasks, edits)
-        outcomes = score(state.student, domain, tasks, pairs, settings, advance, ledger.within("score"))
-    with phase("improve", 1) as advance:
-        state, facts = improve(state, baselines, outcomes)
+        outcomes = score(state.student, domain, tasks, pairs, settings, advance)
+    with phase("improve", 1) as advance, stored.within("improve").active():
+        pytree, state, report = outer.update(state.outer, state, baselines, outcomes)
         advance(1)
-    return dataclasses.replace(state, round=state.round + 1), Round(baselines, pairs, outcomes, facts)
+    state = dataclasses.replace(state, round=state.round + 1, outer=pytree)
+    return state, Round(baselines, pairs, outcomes, report)
 
 
 def sample(
-    policy: Policy,
-    domain: Domain,
-    tasks: Sequence[Task],
-    settings: Settings,
-    advance: Advance | None = None,
-    ledger: Ledger = _NOTHING_DONE,
+    policy: Policy, domain: Domain, tasks: Sequence[Task], settings: Settings, advance: Advance | None = None
 ) -> list[Edit]:
     """Samples `settings.edits` edits for each task, in the order of the tasks.
 
-    An edit's random key comes from the seed, the policy's version, the task's id and the sample's index.
+    An edit's random key is derived from the seed, the policy's version, the task's id and the sample's index.
     """
     edits = []
     for number, chosen in enumerate(_chunks(tasks, settings.at_once)):
-        edits += ledger.once(str(number), functools.partial(_sampled, policy, domain, chosen, settings))
+        edits += units.current().once(str(number), functools.partial(_sampled, policy, domain, chosen, settings))
         if advance:
             advance(len(chosen))
     return edits
@@ -157,14 +170,14 @@ def _sampled(policy: Policy, domain: Domain, tasks: Sequence[Task], settings: Se
     each = results if policy.adapter is None else results[0]
     meter.add("edits", sampled=len(tasks) * settings.edits)
     return [
-        Edit(task.id, index, prompt, written.text, written.tokens, policy.version)
+        Edit(task.id, index, prompt, written.text, written.tokens, policy.version, tuple(written.logprobs.tolist()))
         for task, prompt, samples in zip(tasks, prompts, each, strict=True)
         for index, written in enumerate(samples)
     ]
 
 
 def applied(domain: Domain, tasks: Sequence[Task], edits: Sequence[Edit]) -> list[tuple[Edit, Applied]]:
-    """Pairs each edit with what is done with it."""
+    """Pairs each edit with the update or context that the domain makes of it."""
     by_id = {task.id: task for task in tasks}
     return [(edit, domain.apply(by_id[edit.task_id], edit.text)) for edit in edits]
 
@@ -176,29 +189,27 @@ def score(
     pairs: Sequence[tuple[Edit, Applied]],
     settings: Settings,
     advance: Advance | None = None,
-    ledger: Ledger = _NOTHING_DONE,
 ) -> list[Outcome]:
-    """Applies edits to the student, each to a copy of its own, and judges what comes out.
+    """Applies each edit to a separate copy of the student, asks the questions and grades the answers.
 
-    An edit that cannot be applied is scored as the student's model without adapters, and its outcome's
-    status says why.
+    An edit that cannot be applied is scored as the student without an adapter, and its outcome's status is the
+    reason.
 
     Returns:
-      One outcome an edit, in order; the reward is the mean verdict over questions and inner runs.
+      One outcome per edit, in order; the reward is the mean verdict over questions and inner runs.
     """
     by_id = {task.id: task for task in tasks}
     outcomes = []
     for number, chosen in enumerate(_chunks(pairs, settings.at_once)):
-        part = ledger.within(str(number))
-        judge = functools.partial(_judged, student, domain, by_id, chosen, settings, part)
-        outcomes += part.once("outcomes", judge)
+        with units.current().within(str(number)).active() as part:
+            outcomes += part.once("outcomes", functools.partial(_graded, student, domain, by_id, chosen, settings))
         if advance:
             advance(len(chosen))
     return outcomes
 
 
-def _judged(student, domain, by_id, pairs, settings, ledger) -> list[Outcome]:
-    status, answers = _answers(student, domain, by_id, pairs, settings, ledger)
+def _graded(student, domain, by_id, pairs, settings) -> list[Outcome]:
+    status, answers = _answers(student, domain, by_id, pairs, settings)
     tasks = [by_id[edit.task_id] for edit, _ in pairs]
     repeated = [task for task, runs in zip(tasks, answers, strict=True) for _ in runs]
     grades = iter(domain.grade(repeated, [run for runs in answers for run in runs]))
@@ -219,17 +230,18 @@ def _judged(student, domain, by_id, pairs, settings, ledger) -> list[Outcome]:
     return outcomes
 
 
-def _answers(student, domain, by_id, pairs, settings, ledger) -> tuple[list[str], list[list[list[str]]]]:
+def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[list[list[str]]]]:
     """Returns for each edit its status, and for each inner run the answers to the task's questions."""
     options = dict(max_new_tokens=settings.answer_tokens, stop=settings.answer_stop)
     status, answers = ["ok"] * len(pairs), [[] for _ in pairs]
     updates = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, Update)]
     contexts = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, ContextEdit)]
     if updates:
-        jobs = [(i, what.replace(seed=what.seed + run)) for i, what in updates for run in range(settings.inner_runs)]
+        seeds = range(settings.seed_offset, settings.seed_offset + settings.inner_runs)
+        jobs = [(i, what.replace(seed=what.seed + seed)) for i, what in updates for seed in seeds]
         start = None if student.adapter is None else Adapters.stack([student.adapter] * len(jobs))
         train = functools.partial(adapt, student.model, [what for _, what in jobs], init=start)
-        adapters = ledger.adapters(student.model, lambda snapshots: train(snapshots=snapshots))
+        adapters = units.current().adapters(student.model, lambda snapshots: train(snapshots=snapshots))
         prompts = [domain.questions(by_id[pairs[i][0].task_id], "") for i, _ in jobs]
         for (i, _), reason, texts in zip(
             jobs, adapters.status, generate(student.model, prompts, adapters=adapters, **options), strict=True

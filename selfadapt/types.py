@@ -1,7 +1,7 @@
-"""The nouns that everything speaks: `Task`, `Edit`, `Update`, `ContextEdit`, `Outcome`.
+"""The types that all parts share: `Task`, `Edit`, `Update`, `ContextEdit`, `Outcome`.
 
-All of them are plain, immutable host values. What lives on a device (parameters, LoRA adapters)
-is a pytree and stands in `selfadapt.models`.
+They are plain, immutable host values. Arrays on devices (parameters, LoRA adapters) are pytrees, defined in
+`selfadapt.models`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from selfadapt.errors import InvalidValueError
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One evaluation item: what is asked and every answer that counts as right.
+    """A question of the evaluation with every answer that counts as correct.
 
     Attributes:
       question: the question's text.
       answers: the gold answers; the first is the reference.
-      id: stable identity within its task, "" if it has none.
+      id: stable identity within its task, or "".
     """
 
     question: str
@@ -37,8 +37,8 @@ class Task:
       id: stable identity; random keys, logs and pairings are made from it.
       context: what an edit is written from (a passage, rendered grid pairs, an instruction).
       questions: the evaluation, never shown to the edit's author.
-      title: the context's title, "" if it has none.
-      data: whatever else the domain needs; nothing outside the domain reads it.
+      title: the context's title, or "".
+      data: anything else that the domain needs; nothing outside the domain reads it.
     """
 
     id: str
@@ -59,6 +59,8 @@ class Edit:
       text: what it wrote.
       tokens: the token ids it wrote, the end-of-sequence token included if it was sampled.
       policy_version: the version of the policy that wrote it.
+      logprobs: the log-probability of each token under the policy (temperature 1, nothing filtered) when it was
+        sampled, in nats; policy gradients need it.
     """
 
     task_id: str
@@ -67,6 +69,7 @@ class Edit:
     text: str
     tokens: tuple[int, ...] = ()
     policy_version: int = 0
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,24 +97,25 @@ LOSSES = ("all", "target")
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """What one adapter learns, and how.
+    """The training of one adapter: its data and hyper-parameters.
 
     The defaults are SEAL's inner loop (arXiv 2506.10943, appendix B.3): LoRA on the query and value
-    projections, AdamW, one sequence a step, linear decay to zero.
+    projections, AdamW, one sequence per step, linear decay to zero.
 
     Attributes:
       sequences: what to train on. Each is a string, a (prompt, target) pair, or a `TokenSequence`
         (also written as `(ids, mask)` with two sequences of numbers).
       rank: LoRA rank.
       alpha: LoRA alpha; the adapter's output is scaled by `alpha / rank`.
-      targets: the projections that get an adapter, by PEFT's names, or "all-linear".
+      targets: the projections that get an adapter, by PEFT's names ("q_proj,v_proj" or a sequence of names), or
+        "all-linear".
       learning_rate: peak rate.
       epochs: passes over the sequences.
-      batch_size: sequences a micro-batch.
-      gradient_accumulation: micro-batches an optimiser step. A step's loss is the mean over all the
+      batch_size: sequences per micro-batch.
+      gradient_accumulation: micro-batches per optimizer step. A step's loss is the mean over all the
         target tokens of its micro-batches, so only the product with `batch_size` matters.
       schedule: "linear" (to zero), "cosine" (to zero) or "constant", after the warm-up.
-      warmup_steps: optimiser steps of linear warm-up from zero.
+      warmup_steps: optimizer steps of linear warm-up from zero.
       max_grad_norm: the global norm that the adapter's gradient is clipped to; `None` for no clipping.
       weight_decay: AdamW's decoupled weight decay.
       loss: "all" (every token after the first) or "target" (only the targets of pairs).
@@ -138,8 +142,9 @@ class Update:
 
     def __post_init__(self):
         object.__setattr__(self, "sequences", tuple(self.sequences))
-        if not isinstance(self.targets, str):
-            object.__setattr__(self, "targets", tuple(self.targets))
+        if self.targets != "all-linear":
+            names = self.targets.split(",") if isinstance(self.targets, str) else self.targets
+            object.__setattr__(self, "targets", tuple(filter(None, names)))
         for field in ("rank", "batch_size", "gradient_accumulation"):
             if not (isinstance(value := getattr(self, field), int) and value >= 1):
                 raise InvalidValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 1")
@@ -168,10 +173,10 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class ContextEdit:
-    """An edit that changes what the model is told and trains nothing (LSE, arXiv 2603.18620).
+    """An edit that changes the model's context and trains nothing (LSE, arXiv 2603.18620).
 
     Attributes:
-      context: the text that now stands in the model's context when it is evaluated.
+      context: the text in the model's context when it is evaluated.
     """
 
     context: str
@@ -179,12 +184,12 @@ class ContextEdit:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one edit: the adapted model's answers, their verdicts, the reward.
+    """The result of one edit: the adapted model's answers, their verdicts, the reward.
 
     Attributes:
       edit: the edit.
       reward: what the outer loop maximises.
-      answers: the adapted model's answers, one a question (and repetition).
+      answers: the adapted model's answers, one per question and inner run.
       verdicts: the grade of each answer, in [0, 1].
       status: "ok", or why the edit could not be applied.
       policy_version: the version of the policy whose weights were adapted.

@@ -8,25 +8,25 @@ import pytest
 
 from selfadapt import Update, load_model, loop
 from selfadapt.config import ConfigError, load_config
+from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
 from selfadapt.errors import UserError
-from selfadapt.experiment import make_improve, make_settings, train
+from selfadapt.experiment import make_settings, train
 from selfadapt.files import read_jsonl
 from selfadapt.models.policy import Policy, State
-from selfadapt.outer.rest_em import shuffled
+from selfadapt.outer import make_outer
+from selfadapt.outer.controls import shuffled
 from selfadapt.types import ContextEdit, Edit, Outcome
 from tests.worlds import random_world_model
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = {
-    "inner.preset": "tiny",
-    "prompt": "notes",
-    "answer.style": "short",
+    "preset": "tiny",
     "contexts": "3",
     "edits": "2",
     "evaluation.contexts": "3",
     "sampling.max_new_tokens": "24",
-    "select.method": "best",
+    "outer.rest_em.select": "best",
 }
 
 
@@ -37,7 +37,7 @@ def model_directory(tmp_path_factory):
 
 def small_config(model_directory, **changes):
     overrides = SMALL | {"model": str(model_directory)} | {k.replace("__", "."): str(v) for k, v in changes.items()}
-    return load_config(ROOT / "configs" / "quickstart.py", overrides)
+    return resolve(load_config(ROOT / "configs" / "quickstart.py", overrides))
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +87,13 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(finished, model_dire
     config, workdir = small_config(model_directory), tmp_path / "run"
     real = loop.run_round
 
-    def interrupted(state, domain, tasks, improve, settings, watch, ledger):
+    def interrupted(state, domain, tasks, outer, settings, watch):
         def stopping(name, total):
             if state.round == 1 and name == "improve":
                 raise KeyboardInterrupt
             return watch(name, total)
 
-        return real(state, domain, tasks, improve, settings, stopping, ledger)
+        return real(state, domain, tasks, outer, settings, stopping)
 
     monkeypatch.setattr(loop, "run_round", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -113,10 +113,10 @@ def test_a_workdir_of_another_experiment_is_refused_and_left_alone(finished, mod
 
 
 def test_an_adapter_that_is_not_merged_is_saved_and_the_student_stays(model_directory, tmp_path):
-    config = small_config(model_directory, policy_update__merge="false", evaluation__contexts=2, contexts=2)
+    config = small_config(model_directory, outer__rest_em__merge="false", evaluation__contexts=2, contexts=2)
     summary = train(config, tmp_path / "run")
     assert (tmp_path / "run" / "policy" / "adapter_model.safetensors").exists()
-    assert [row["name"] for row in summary["extras"]] == ["passage, equal steps"]  # all edits are on the first weights
+    assert "round2 edits on untrained weights" not in [row["name"] for row in summary["extras"]]  # all rows are on them
     assert summary["rounds"][-1]["policy_version"] == 2
 
 
@@ -170,19 +170,19 @@ def test_shuffling_permutes_rewards_inside_each_task_only():
 
 
 def test_a_policy_that_wrote_nothing_better_stays_as_it_is(model_directory):
-    config = small_config(model_directory, select__method="best_improving")
+    config = small_config(model_directory, outer__rest_em__select="best_improving")
     policy = Policy(load_model(model_directory))
     state = State(policy, policy)
     outcomes = [Outcome(Edit("t", 0, "p", "x"), reward=0.5)]
-    after, facts = make_improve(config)(state, {"t": 0.5}, outcomes)
-    assert after is state and facts["selected"] == 0
+    _, after, report = make_outer(config).update((), state, {"t": 0.5}, outcomes)
+    assert after is state and not report.learned and not report.metrics
 
 
 def test_mixed_policy_versions_are_refused(model_directory):
     policy = Policy(load_model(model_directory))
     outcomes = [Outcome(Edit("t", i, "p", "x"), reward=0.5, policy_version=i) for i in range(2)]
     with pytest.raises(ValueError, match="mix policy versions"):
-        make_improve(small_config(model_directory))(State(policy, policy), {"t": 0.0}, outcomes)
+        make_outer(small_config(model_directory)).update((), State(policy, policy), {"t": 0.0}, outcomes)
 
 
 def squad(path, **changes):
@@ -195,14 +195,14 @@ def squad(path, **changes):
     "changes, message",
     [
         ({"data__path": "missing.json"}, "missing.json"),
-        ({"select__method": "bset"}, "config.select.method is 'bset'"),
+        ({"outer__rest_em__select": "bset"}, "config.outer.rest_em.select is 'bset'"),
         ({"contexts": 0}, "config.contexts is 0"),
         ({"sampling__temperature": -1}, "temperature"),
-        ({"domain": "knowlege"}, "did you mean 'knowledge'"),
-        ({"prompt": "implication"}, "did you mean 'implications'"),
+        ({"domain__name": "knowlege"}, "did you mean 'knowledge'"),
+        ({"domain__prompt": "implication"}, "did you mean 'implications'"),
         ({"grader__name": "exat"}, "did you mean 'exact'"),
-        ({"inner__padding": "sael"}, "config.inner.padding"),
-        ({"policy_update__targets": "q_prj"}, "q_prj"),
+        ({"domain__padding": "sael"}, "config.domain.padding"),
+        ({"outer__rest_em__targets": "q_prj"}, "q_prj"),
         ({"inner__targets": "q_prj"}, "q_prj"),
     ],
 )
@@ -251,7 +251,7 @@ def test_odd_edits_become_updates_that_fit_the_context(model_directory, text):
 
 def test_seals_padding_trains_on_pads_that_nothing_sees(model_directory):
     model = load_model(model_directory)
-    domain = make_domain(small_config(model_directory, inner__padding="seal"), model)
+    domain = make_domain(small_config(model_directory, domain__padding="seal"), model)
     (task,) = domain.tasks("heldout", 1)
     (sequence,) = domain.apply(task, None).sequences
     real = len(model.tokenizer(f"{task.title}\n{task.context}")["input_ids"])

@@ -7,9 +7,11 @@ import pytest
 
 from selfadapt import load_model, loop
 from selfadapt.config import load_config
+from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
-from selfadapt.experiment import make_improve, make_settings, train
+from selfadapt.experiment import make_settings, train
 from selfadapt.files import read_jsonl
+from selfadapt.outer import make_outer
 from tests.worlds import random_world_model
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "seal" / "knowledge_qwen2p5_7b.py"
@@ -43,11 +45,11 @@ def dry(tmp_path, monkeypatch):
 
 
 def test_the_published_settings_are_what_is_run(dry):
-    published = load_config(CONFIG)
+    published = resolve(load_config(CONFIG))
     assert (published.rounds, published.contexts, published.edits, published.inner_runs) == (2, 50, 5, 3)
     assert (published.sampling.temperature, published.sampling.top_p) == (1.0, 0.95)
     assert published.sampling.max_new_tokens == 8192 and published.evaluation.contexts == 200
-    config = load_config(CONFIG, dry | {"grader.name": "endpoint"})
+    config = resolve(load_config(CONFIG, dry | {"grader.name": "endpoint"}))
     domain = make_domain(config, load_model(config.model))
     (task,) = domain.tasks("heldout", 1)
     update = domain.apply(task, "One line.\nAnother.")
@@ -55,7 +57,7 @@ def test_the_published_settings_are_what_is_run(dry):
     inner = (update.rank, update.alpha, update.targets, update.learning_rate, update.epochs, update.batch_size)
     assert inner == (32, 64, ("q_proj", "v_proj"), 1e-3, 10, 1)
     assert (update.schedule, update.warmup_steps, update.max_grad_norm, update.weight_decay) == ("linear", 0, 1.0, 0.0)
-    outer = make_improve(config).update
+    outer = make_outer(config).training
     assert (outer.rank, outer.alpha, outer.targets, outer.learning_rate) == (64, 128.0, "all-linear", 3e-4)
     assert (outer.epochs, outer.batch_size) == (2, 10)
 
@@ -71,7 +73,7 @@ def test_every_batch_shape_of_a_round_is_built_on_a_shrunken_model(dry, tmp_path
 
 
 def test_seals_padding_can_be_chosen_for_every_update(dry):
-    config = load_config(CONFIG, dry | {"inner.padding": "seal"})
+    config = resolve(load_config(CONFIG, dry | {"domain.padding": "seal"}))
     model = load_model(config.model)
     domain = make_domain(config, model)
     tasks = domain.tasks("heldout", 1)

@@ -3,7 +3,7 @@
 A passage spells out a short code ("red means 4. ..."), an edit is whatever the policy notes down about it, and
 the questions ask for the meanings without the passage. Run it with `docs` on the Python path:
 
-    PYTHONPATH=docs selfadapt train --config=configs/quickstart.py --config.domain=examples.codebook \
+    PYTHONPATH=docs selfadapt train --config=configs/quickstart.py --config.domain.name=examples.codebook \
         --workdir=runs/codebook
 """
 
@@ -84,9 +84,9 @@ class Codebook:
         return {"names a word": named, "other": len(lines) - named}
 
 
-def make(config, model) -> Codebook:
-    """Makes the domain; `selfadapt train` calls this where `config.domain` names this module."""
-    del model
+def make(config, policy, student) -> Codebook:
+    """Makes the domain; `selfadapt train` calls this where `config.domain.name` names this module."""
+    del policy, student  # this domain needs no tokenizer
     return Codebook(
         config.seed, Update((), rank=8, alpha=16, targets="all-linear", learning_rate=1e-2, epochs=40, batch_size=16)
     )

@@ -1,7 +1,7 @@
-"""Arrays on disk: entries of one directory, each a JSON value with a tree of arrays, written by Orbax meanwhile.
+"""Arrays on disk: entries of one directory, each a JSON value with a pytree of arrays, written by Orbax asynchronously.
 
-An entry appears under its name only when it is whole, and what is read is checked against sums that were
-taken before it was written. The directory may be anything that `etils.epath` reaches (`gs://...`).
+An entry appears under its name only when it is complete, and what is read is checked against checksums that were
+computed before it was written. The directory is any path that `etils.epath` supports (`gs://...`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends to the name of an en
 
 
 class DamagedError(Exception):
-    """What is stored cannot be used: it is incomplete, or not what was written."""
+    """A stored entry cannot be used: it is incomplete or its contents changed."""
 
 
-class Store:
-    """The entries of one directory. With several processes all of them make the same calls in the same order."""
+class ArrayStore:
+    """The entries of one directory. Several processes must make the same calls in the same order."""
 
     def __init__(self, directory: epath.PathLike):
         """Opens the directory, which need not exist."""
@@ -44,12 +44,12 @@ class Store:
         self._lock = threading.Lock()  # streams of adapters save from threads of their own
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until every write has finished."""
         self.settle()
         self._writer.close()
 
     def names(self) -> list[str]:
-        """Returns the names of all whole entries, sorted."""
+        """Returns the names of all complete entries, sorted."""
         import orbax.checkpoint as ocp
 
         names = []
@@ -59,7 +59,7 @@ class Store:
         return distributed.broadcast(names)
 
     def sweep(self) -> list[str]:
-        """Removes what was being written when an earlier process stopped; returns the names that it would have got."""
+        """Removes entries whose writing was interrupted; returns their names."""
         found = []
         if distributed.is_main() and self.directory.is_dir():
             for path in self.directory.iterdir():
@@ -69,12 +69,12 @@ class Store:
         return distributed.broadcast(sorted(found))
 
     def save(self, name: str, about: Any, tree: Any = None) -> None:
-        """Writes an entry in the background; returns when its arrays are copied and the entry before is written.
+        """Writes an entry in the background; returns when its arrays are copied and the previous entry is written.
 
         Args:
-          name: the entry's name, which none has yet.
+          name: the entry's name, which must be new.
           about: a JSON value.
-          tree: arrays, or `None` for none.
+          tree: a pytree of arrays, or `None`.
         """
         import orbax.checkpoint as ocp
 
@@ -94,7 +94,7 @@ class Store:
                 self._writer.save(path, args=ocp.args.Composite(**items))
 
     def settle(self) -> None:
-        """Returns when everything that was saved is on disk, and what was dropped is gone."""
+        """Waits until every saved entry is on disk and every dropped one is removed."""
         with self._lock:
             self._settle()
 
@@ -119,11 +119,11 @@ class Store:
 
         Args:
           name: the entry.
-          like: a tree like the one saved; its leaves have `shape`, `dtype` and `sharding`, where the arrays
-            are put, whatever the mesh that they were saved from.
+          like: a pytree like the one saved; its leaves have `shape`, `dtype` and `sharding`. The arrays get
+            these shardings, which may be of another mesh than the one that they were saved from.
 
         Raises:
-          DamagedError: they are not what was written, on any process, or have other shapes.
+          DamagedError: the arrays changed since they were written, as seen by any process, or have other shapes.
         """
         import orbax.checkpoint as ocp
 
@@ -133,6 +133,8 @@ class Store:
             key: (tuple(leaf.shape), jnp.dtype(leaf.dtype)) for key, leaf in wanted.items()
         }:
             raise DamagedError("its arrays have other names or shapes than this run's")
+        if not wanted:
+            return like
         abstract = {k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for k, x in wanted.items()}
 
         def read():
@@ -142,16 +144,16 @@ class Store:
 
         leaves = together(read)
         if _checksums(leaves) != sums:
-            raise DamagedError("its arrays are not those that were written")
+            raise DamagedError("its arrays changed since they were written")
         return jax.tree.unflatten(jax.tree.structure(like), [leaves[key] for key in wanted])
 
     def drop(self, name: str) -> None:
-        """Removes an entry once what is being written now is whole."""
+        """Removes an entry once the current write is complete."""
         with self._lock:
             self._going.append(name)
 
     def set_aside(self, name: str) -> epath.Path:
-        """Renames an entry, so that another can take its name, and returns where it is now."""
+        """Renames an entry, so that another can take its name, and returns its new path."""
         place = self.directory / f"damaged-{name}"
         number = 2
         while place.exists():
@@ -178,7 +180,7 @@ class Store:
             head = ocp.JsonCheckpointHandler().restore(self.directory / name / "head")
             text = head["about"]
             if digest(text) != head["digest"]:
-                raise InvalidValueError("what it says is not what was written")
+                raise InvalidValueError("its contents changed since it was written")
             shapes = {k: jax.ShapeDtypeStruct(tuple(s), jnp.dtype(d)) for k, (s, d) in head["arrays"].items()}
             return json.loads(text), shapes, head["sums"]
 
@@ -186,10 +188,10 @@ class Store:
 
 
 def together(read: Callable[[], Any]) -> Any:
-    """Calls `read` on every process and returns what it returns, if it does so on all of them.
+    """Calls `read` on every process and returns its value, if it succeeds on all of them.
 
     Raises:
-      DamagedError: it failed, here or elsewhere. Lack of memory is no damage and stays what it is.
+      DamagedError: it failed, here or elsewhere. An error about lack of memory is raised as it is.
     """
     value, reason = None, ""
     try:
@@ -215,7 +217,7 @@ def digest(text: str) -> str:
 
 @contextlib.contextmanager
 def _writing(path: epath.Path) -> Iterator[None]:
-    """Turns failures to write into a `StorageError`, those of Orbax's libraries included."""
+    """Raises failures to write as `StorageError`, those of Orbax's libraries included."""
     with files.storage_errors(path):
         try:
             yield
@@ -228,7 +230,7 @@ def _writing(path: epath.Path) -> Iterator[None]:
 def _whole(ocp: Any, path: epath.Path) -> bool:
     try:
         return ocp.utils.is_checkpoint_finalized(path)
-    except Exception:  # whatever it is, reading it will say so
+    except Exception:  # reading it will report the reason
         return True
 
 
@@ -245,7 +247,7 @@ def _checksums(leaves: dict[str, jax.Array]) -> dict[str, int]:
 
 @jax.jit
 def _sums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """A sum of each array's bits, weighted by place, modulo 2**32: the same however the array is divided."""
+    """Returns a sum of each array's bits, weighted by position, modulo 2**32; it does not depend on the sharding."""
 
     def one(x):
         bits = x.astype(jnp.uint8) if x.dtype == bool else x

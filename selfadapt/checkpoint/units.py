@@ -1,24 +1,26 @@
-"""Finished units of work: a run that is started again takes from here what it would otherwise do again.
+"""Completed units of work on disk: a run that is started again reads them instead of computing them.
 
-All of a run is determined by its config, so to go on is to run again: each unit (a chunk of sampled edits, of
-outcomes, of trained adapters) is looked up by its name, and computed only if it is not there.
+A run is determined by its config, so to resume is to run again: each unit (a chunk of sampled edits, of outcomes,
+of trained adapters) is looked up by its name, and computed only if it is not there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
 
 from selfadapt import files
-from selfadapt.checkpoint.arrays import DamagedError, Store, digest
+from selfadapt.checkpoint.arrays import ArrayStore, DamagedError, digest
 from selfadapt.errors import Preempted
 from selfadapt.models.lora import Adapters, Lora, Spec
 from selfadapt.models.model import Model
@@ -28,86 +30,103 @@ from selfadapt.types import Edit, Outcome
 Value = TypeVar("Value")
 Damaged = Callable[[os.PathLike, str], None]
 
-_NOUNS = {noun.__name__: noun for noun in (Edit, Outcome)}
-_TICKS = 64  # the most ticks without a look at the clock and at SIGTERM, where looking takes a meeting of processes
-_COPYING = 0.05  # the most of the time that copying adapters in flight may take
+_TYPES = {noun.__name__: noun for noun in (Edit, Outcome)}
+_STEPS = 64  # the most training steps between two checks of the clock and of SIGTERM, where a check is a barrier
+_COPYING = 0.05  # the largest share of the time that copying adapters in training may take
 
 
-class Ledger:
-    """A ledger of nothing: every unit is computed."""
+class Units:
+    """Units that are not stored: every one is computed."""
 
-    def within(self, place: str) -> Ledger:
-        """Returns the ledger of a part of the work; names in it are its own."""
+    def within(self, place: str) -> Units:
+        """Returns the units of a part of the work, with names that are separate from all others."""
         del place
         return self
 
-    def round(self, number: int) -> Ledger:
-        """Returns the ledger of a round, counted from 1; what comes before the first is round 0."""
+    def round(self, number: int) -> Units:
+        """Returns the units of a round, counted from 1; what comes before the first is round 0."""
         return self.within(f"round-{number}")
 
+    @contextlib.contextmanager
+    def active(self) -> Iterator[Units]:
+        """Makes these the units that `current` returns in the body."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
     def once(self, name: str, compute: Callable[[], Value]) -> Value:
-        """Returns what `compute` returns, or returned when this unit was done before.
+        """Returns what `compute` returns, or returned when this unit was completed earlier.
 
         Args:
-          name: the unit's name, its own among those of this place.
+          name: the unit's name, unique in this place.
           compute: does the work. Its result consists of edits, outcomes and JSON values. Once it is
-            recorded, the arrays that were kept in this place are no longer needed, and go.
+            recorded, the arrays stored in this place are no longer needed and are removed.
         """
         del name
         return compute()
 
     def adapters(self, model: Model, train: Callable[[Any], Adapters]) -> Adapters:
-        """Returns the adapters that `train` returns, or returned when this place was reached before.
+        """Returns the adapters that `train` returns, or returned when this place was completed earlier.
 
         Args:
           model: their base.
-          train: trains them; gets what `adapt` takes as `snapshots`.
+          train: trains them; it is called with the `snapshots` argument of `adapt`.
         """
         del model
         return train(None)
 
 
-class DurableLedger(Ledger):
-    """The ledger of a directory, which outlives the process.
+_current: contextvars.ContextVar[Units] = contextvars.ContextVar("units", default=Units())  # noqa: B039 (immutable)
 
-    JSON units are files of their own, written whole; arrays are entries of a `Store`. Process 0 writes and
-    reads the files, and tells the others. After SIGTERM the next unit that is done, or the next moment
-    when all adapters in flight are saved, ends in `Preempted`.
+
+def current() -> Units:
+    """Returns the units of the work that is under way; outside `Units.active` they are not stored."""
+    return _current.get()
+
+
+class DurableUnits(Units):
+    """Units in a directory, which outlive the process.
+
+    Each JSON unit is a file, written atomically; arrays are entries of an `ArrayStore`. Process 0 writes and
+    reads the files and broadcasts what it read. After SIGTERM the next completed unit, or the next moment
+    when all adapters in training are saved, raises `Preempted`.
     """
 
     def __init__(self, directory: os.PathLike, every_seconds: float, damaged: Damaged):
         """Opens the directory, which need not exist.
 
         Args:
-          directory: any path that `etils.epath` reaches.
-          every_seconds: adapters in flight are saved so often.
-          damaged: called with the path of whatever cannot be used, and why.
+          directory: any path that `etils.epath` supports.
+          every_seconds: the time between two saves of adapters in training.
+          damaged: called with the path of each unit that cannot be used, and the reason.
         """
         self._root = epath.Path(directory)
-        self._store = Store(self._root / "arrays")
+        self._store = ArrayStore(self._root / "arrays")
         self._shared = _Shared(every_seconds, damaged)
         self._place = ""
         self._store.sweep()  # adapters that were being saved when the process died
         self._arrays = set(self._store.names())
         self._units = set(distributed.broadcast(self._found() if distributed.is_main() else None))
 
-    def __enter__(self) -> DurableLedger:
+    def __enter__(self) -> DurableUnits:
         return self
 
     def __exit__(self, *_) -> None:
         self._store.close()
 
-    def within(self, place: str) -> DurableLedger:
-        """Returns the ledger of a part of the work."""
-        inner = object.__new__(DurableLedger)
+    def within(self, place: str) -> DurableUnits:
+        """Returns the units of a part of the work."""
+        inner = object.__new__(DurableUnits)
         inner.__dict__ |= self.__dict__ | {"_place": f"{self._place}{_file_name(place)}."}
         return inner
 
     def once(self, name: str, compute: Callable[[], Value]) -> Value:
-        """Returns a unit's value, computed or found; see `Ledger.once`.
+        """Returns a unit's value, computed or read; see `Units.once`.
 
         Raises:
-          Preempted: SIGTERM has come; the unit is recorded.
+          Preempted: SIGTERM arrived; the unit is recorded.
         """
         key = f"{self._place}{_file_name(name)}"
         path = self._root / "units" / f"{key}.json"
@@ -115,8 +134,8 @@ class DurableLedger(Ledger):
             text, reason = distributed.broadcast(_read(path) if distributed.is_main() else None)
             if not reason:
                 self._drop_arrays(self._place)
-                return json.loads(text, object_hook=_noun)
-            self._shared.damaged(path, f"{reason}; this part is done again")
+                return json.loads(text, object_hook=_typed)
+            self._shared.damaged(path, f"{reason}; this part is computed again")
         value = compute()
         text = json.dumps(value, default=_plain)
         if distributed.is_main():
@@ -128,10 +147,10 @@ class DurableLedger(Ledger):
         return value
 
     def adapters(self, model: Model, train: Callable[[Any], Adapters]) -> Adapters:
-        """Returns this place's adapters, trained or found; see `Ledger.adapters`.
+        """Returns this place's adapters, trained or read; see `Units.adapters`.
 
         Raises:
-          Preempted: SIGTERM has come; what is trained so far is saved.
+          Preempted: SIGTERM arrived; the training so far is saved.
         """
         name = f"{self._place}trained"
         if name in self._arrays:
@@ -152,7 +171,7 @@ class DurableLedger(Ledger):
         return adapters
 
     def forget(self, below: int) -> None:
-        """Removes the units of the rounds before a round, which a checkpoint has made needless."""
+        """Removes the units of the rounds before a round, which a checkpoint replaces."""
         for name in sorted(self._arrays):
             if _is_before(name, below):
                 self._arrays.discard(name)
@@ -176,15 +195,15 @@ class DurableLedger(Ledger):
 
 
 class Snapshots:
-    """What `adapt` keeps of adapters in flight: one stream of them under each name, the newest state of each."""
+    """The newest state of each stream of adapters in training, stored for `adapt`."""
 
-    def __init__(self, store: Store, place: str, arrays: set[str], shared: _Shared):
-        """Made by `DurableLedger.adapters`, which also lends it the names of all entries."""
+    def __init__(self, store: ArrayStore, place: str, arrays: set[str], shared: _Shared):
+        """Made by `DurableUnits.adapters`, which shares the names of all entries."""
         self._store, self._place, self._arrays, self._shared = store, place, arrays, shared
         self._newest: dict[str, tuple[int, str]] = {}  # of each stream: number and entry
 
     def restore(self, name: str, like: Any) -> tuple[dict[str, Any], Any] | None:
-        """Returns what was last offered under a name and saved, `None` if nothing fits.
+        """Returns the last state that was saved under a name, `None` if there is none that fits.
 
         Args:
           name: the stream.
@@ -212,17 +231,17 @@ class Snapshots:
             return found
 
     def offer(self, name: str, about: Callable[[], dict[str, Any]], tree: Any) -> None:
-        """Takes the state of a stream after a tick; saves it now and then, and when SIGTERM has come.
+        """Takes the state of a stream after a training step; saves it when a save is due, and after SIGTERM.
 
-        When this returns the state has been copied if need be, and may be overwritten.
+        When this returns, a state to be saved has been copied, and may be overwritten.
 
         Args:
           name: the stream.
-          about: returns a JSON value that says how far it is.
+          about: returns a JSON value with its progress.
           tree: its arrays.
 
         Raises:
-          Preempted: SIGTERM has come, and the state is saved.
+          Preempted: SIGTERM arrived, and the state is saved.
         """
         stream = f"{self._place}{_file_name(name)}."
         with self._shared.lock:
@@ -242,13 +261,13 @@ class Snapshots:
             raise Preempted
 
     def _drop(self, entry: str) -> None:
-        """Removes an entry, once the one that is being written is whole."""
+        """Removes an entry, once the one that is being written is complete."""
         self._arrays.discard(entry)
         self._store.drop(entry)
 
 
 class _Shared:
-    """What all parts of a ledger have in common: when to save, whether to stop, whom to tell."""
+    """What the parts of the units share: when to save, whether to stop, and whom to notify."""
 
     def __init__(self, every_seconds: float, damaged: Damaged):
         self.damaged, self.lock = damaged, threading.Lock()
@@ -269,21 +288,21 @@ class _Shared:
         if distributed.process_count() == 1:
             stop = self.preempted()
             return stop or now >= due, stop
-        # To agree costs time, so several processes do it about once a second: process 0 says after how many ticks.
+        # Agreement costs time: several processes agree about once a second, after as many steps as process 0 sets.
         if self._calls < self._next:
             return False, False
         stop = self.preempted()
-        ticks = max(1, round((self._calls - (self._next or 1) + 1) / max(1e-3, now - self._since)))
-        save, ticks = distributed.broadcast([now >= due, min(ticks, _TICKS)])
-        self._next, self._since = self._calls + ticks, now
+        steps = max(1, round((self._calls - (self._next or 1) + 1) / max(1e-3, now - self._since)))
+        save, steps = distributed.broadcast([now >= due, min(steps, _STEPS)])
+        self._next, self._since = self._calls + steps, now
         return stop or save, stop
 
     def saved(self, stream: str, seconds: float) -> None:
-        """Puts off the next save of a stream; `seconds` is what this one has cost."""
+        """Postpones the next save of a stream; `seconds` is the cost of this one."""
         self._due[stream] = time.monotonic() + max(self._every, seconds / _COPYING if self._every else 0.0)
 
 
-def _load_adapters(store: Store, name: str, model: Model) -> Adapters:
+def _load_adapters(store: ArrayStore, name: str, model: Model) -> Adapters:
     about, found, where = store.about(name), store.shapes(name), model.mesh
     sides = {side: {key[2:]: leaf for key, leaf in found.items() if key.startswith(f"{side}.")} for side in "ab"}
     like = Lora(**sides, scale=found["scale"]).map(
@@ -304,20 +323,20 @@ def _is_before(name: str, number: int) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Says a noun, or a NumPy value, in JSON: exactly, and so that `_noun` finds it again."""
-    if type(value).__name__ in _NOUNS:
+    """Returns the JSON form of an edit, an outcome or a NumPy value, from which `_typed` restores it exactly."""
+    if type(value).__name__ in _TYPES:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"noun": type(value).__name__, **fields}
+        return {"type": type(value).__name__, **fields}
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 
-def _noun(fields: dict[str, Any]) -> Any:
-    noun = _NOUNS.get(fields.get("noun"))
+def _typed(fields: dict[str, Any]) -> Any:
+    noun = _TYPES.get(fields.get("type"))
     if noun is None:
         return fields
-    return noun(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "noun"})
+    return noun(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "type"})
 
 
 def _read(path: epath.Path) -> tuple[str, str]:
@@ -334,7 +353,7 @@ def _read(path: epath.Path) -> tuple[str, str]:
 def _write(path: epath.Path, text: str) -> None:
     if "://" in os.fspath(path):
         with files.storage_errors(path):
-            path.write_text(text)  # an object appears whole
+            path.write_text(text)  # an object store writes atomically
     else:
         files.make_directory(path.parent)
         files.write_text(path, text)

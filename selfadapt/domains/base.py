@@ -1,4 +1,4 @@
-"""What a domain supplies to the loop. A new domain is one file with these methods and a `make`."""
+"""The protocol of domains. A new domain is one file with these methods and a function `make`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ Applied = Update | ContextEdit
 class Domain(Protocol):
     """Tasks, the edit's prompt, edit -> update, questions and grading.
 
-    A module of a domain has a function `make(config, model) -> Domain`, which `make_domain` calls. It
-    raises `UserError` where the config or the data cannot be used, before any compute is spent.
+    A domain's module has a function `make(config, policy, student) -> Domain`, which `make_domain` calls with
+    the two models (one and the same by default). It raises `UserError` for everything in the config or the data
+    that cannot be used, before any compute is spent.
     """
 
     def tasks(self, split: str, count: int, round: int = 0) -> list[Task]:
-        """Returns `count` tasks: of "train" other ones each round, of "heldout" always the same."""
+        """Returns `count` tasks: new ones each round for "train", always the same for "heldout"."""
 
     def edit_prompt(self, task: Task) -> str:
         """Returns the text that the policy continues with an edit."""
 
     def apply(self, task: Task, text: str | None) -> Applied:
-        """Turns an edit into what is done with it: training (`Update`) or a new context (`ContextEdit`).
+        """Turns an edit into training (`Update`) or a new context (`ContextEdit`).
 
         Args:
           task: the task that the edit was written for.
@@ -32,19 +33,19 @@ class Domain(Protocol):
         """
 
     def unchanged(self, task: Task) -> Applied:
-        """Returns what leaves the model as it is."""
+        """Returns the application that leaves the model unchanged."""
 
     def baseline(self, task: Task) -> Applied:
-        """Returns what an edit is compared with in training: nothing at all, or adapting without an edit."""
+        """Returns the application that edits are compared with: no change, or adapting without an edit."""
 
     def questions(self, task: Task, context: str) -> list[str]:
-        """Returns the evaluation's prompts; `context` is what a `ContextEdit` put in place, "" if none did."""
+        """Returns the evaluation's prompts; `context` is that of a `ContextEdit`, or ""."""
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[Sequence[str]]) -> list[list[float]]:
         """Returns a verdict in [0, 1] for each answer to each task's questions, in order."""
 
     def oracle(self, task: Task) -> str | None:
-        """Returns the edit that a perfect author would write, `None` if there is no such thing."""
+        """Returns the edit that a perfect author would write, or `None`."""
 
     def describe(self, task: Task, text: str) -> dict[str, int]:
-        """Counts what an edit consists of, by kind, for reports only; empty if the domain cannot tell."""
+        """Returns counts of an edit's parts by kind, for reports; empty if the domain does not classify them."""

@@ -1,8 +1,9 @@
-"""What the outer loop carries from round to round: who writes edits, and who is adapted to them."""
+"""What the outer loop carries from round to round: the policy, the student, and the outer update's state."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from selfadapt.models.lora import Adapters
 from selfadapt.models.model import Model
@@ -10,11 +11,11 @@ from selfadapt.models.model import Model
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """A model with its version, and an adapter where its training was not merged.
+    """A model with its version, and an adapter if its training was not merged.
 
     Attributes:
       model: the weights.
-      version: how often it has been improved; rewards carry it.
+      version: how many times it has been improved; rewards carry it.
       adapter: a stack of one adapter that belongs to the policy, or `None`.
     """
 
@@ -25,14 +26,17 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where the outer loop stands.
+    """The state of the outer loop between rounds.
 
     Attributes:
       policy: writes the edits.
-      student: is adapted and judged; the policy itself in SEAL, another in teacher-student training.
+      student: is adapted and scored; the same object as the policy in SEAL, another model in teacher-student
+        training.
       round: rounds finished.
+      outer: the outer update's own state, a pytree of arrays (`selfadapt.outer.OuterUpdate.init`).
     """
 
     policy: Policy
     student: Policy
     round: int = 0
+    outer: Any = None

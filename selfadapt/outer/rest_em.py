@@ -1,98 +1,106 @@
-"""ReST-EM: select good edits, and train the policy to write them (SEAL, arXiv 2506.10943, section 3.1)."""
+"""ReST-EM: select good edits, and finetune the policy on them (SEAL, arXiv 2506.10943, section 3.1)."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import random
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfadapt.checkpoint.units import Ledger
-from selfadapt.engine.adapt.train import adapt
+from selfadapt.checkpoint import units
+from selfadapt.engine.adapt import adapt
 from selfadapt.errors import InvalidValueError
+from selfadapt.models.lora import resolve_targets
 from selfadapt.models.peft import merge
 from selfadapt.models.policy import Policy, State
+from selfadapt.outer.base import Report
+from selfadapt.outer.select import Selection
 from selfadapt.types import Edit, Outcome, TokenSequence, Update
-
-Select = Callable[[Sequence[Outcome], Mapping[str, float]], list[Outcome]]
 
 
 @dataclasses.dataclass(frozen=True)
 class RestEM:
-    """One M-step: supervised finetuning of the policy, as LoRA, on the edits that the E-step selected.
+    """Supervised finetuning of the policy, by LoRA, on the edits that a selection chooses.
 
     Attributes:
-      select: the E-step: outcomes and the tasks' baselines in, the outcomes to learn from out; see
-        `selfadapt.outer.select`.
-      update: the finetuning's hyper-parameters; its sequences are filled in.
-      merge_adapter: merge the trained adapter into the policy's weights (as SEAL does), or keep it as an
-        adapter, which then goes on training in the next round while the student stays as it was.
-      shuffle_rewards: a control: rewards are permuted among the edits of each task before the selection,
-        so that nothing can be learnt from them.
-      seed: seeds that permutation.
-      ledger: what of the finetuning was done before an interruption, of each round at a place of its own.
+      select: the E-step: which outcomes to learn from (`selfadapt.outer.select`).
+      training: the M-step's hyper-parameters; its sequences are filled in.
+      merge: merge the trained adapter into the policy's weights (as SEAL does), or keep it as an adapter,
+        which the next round trains further while the student stays as it was.
     """
 
-    select: Select
-    update: Update
-    merge_adapter: bool = True
-    shuffle_rewards: bool = False
-    seed: int = 0
-    ledger: Ledger = Ledger()
+    select: Selection
+    training: Update
+    merge: bool = True
 
-    def __call__(
-        self, state: State, baselines: Mapping[str, float], outcomes: Sequence[Outcome]
-    ) -> tuple[State, dict[str, Any]]:
-        """Returns the next state, and what was done.
+    def init(self, policy: Policy) -> tuple[()]:
+        """Returns no state: each round starts a new optimizer.
 
-        That is `selected` (how many edits), `chosen` (their task ids and samples) and `policy_loss`, the
-        finetuning's loss at its first and at its last step, in nats a token.
+        Raises:
+          InvalidValueError: a target is no projection of the policy's architecture.
         """
-        ranked = shuffled(outcomes, self.seed + state.round) if self.shuffle_rewards else list(outcomes)
-        chosen = self.select(ranked, baselines)
-        facts: dict[str, Any] = {
-            "selected": len(chosen),
-            "chosen": {(outcome.edit.task_id, outcome.edit.sample) for outcome in chosen},
-            "policy_loss": None,
-        }
+        resolve_targets(self.training.targets, policy.model.config)
+        return ()
+
+    def update(
+        self, pytree: tuple[()], state: State, baselines: Mapping[str, float], outcomes: Sequence[Outcome]
+    ) -> tuple[tuple[()], State, Report]:
+        """Returns the state with the finetuned policy; see `OuterUpdate.update`.
+
+        The report's metrics are `loss_first` and `loss_last`, of the first and the last optimizer step, in
+        nats per token; there are none where no edit was selected and the policy stays as it is.
+
+        Raises:
+          InvalidValueError: the outcomes mix policy versions, or the finetuning diverged.
+        """
+        chosen = self.select(outcomes, baselines)
         if not chosen:
-            return state, facts  # nothing was better: the policy stays as it is
+            return pytree, state, Report()
         old = state.policy
         sequences = [sft_sequence(old.model, outcome.edit) for outcome in chosen]
-        update = dataclasses.replace(self.update, sequences=sequences, seed=self.update.seed + state.round)
-        train = functools.partial(adapt, old.model, [update], init=old.adapter)
-        place = self.ledger.round(state.round + 1).within("improve")
-        trained = place.adapters(old.model, lambda snapshots: train(snapshots=snapshots))
+        training = self.training.replace(sequences=sequences, seed=self.training.seed + state.round)
+        train = functools.partial(adapt, old.model, [training], init=old.adapter)
+        trained = units.current().adapters(old.model, lambda snapshots: train(snapshots=snapshots))
         if trained.status[0] != "ok":
             raise InvalidValueError(
                 f"round {state.round + 1}: finetuning the policy failed ({trained.status[0]}); "
-                "lower config.policy_update.learning_rate"
+                "lower config.outer.rest_em.learning_rate"
             )
-        facts["policy_loss"] = [float(trained.losses[0][0]), float(trained.losses[0][-1])]
-        if self.merge_adapter:
-            policy = Policy(merge(old.model, trained), old.version + 1)
-            student = policy if state.student.model is old.model else state.student
+        if self.merge:
+            policy = Policy(merge(old.model, trained, keep_master=True), old.version + 1)
+            student = policy if state.student is old else state.student
         else:
             policy, student = Policy(old.model, old.version + 1, trained), state.student
-        return dataclasses.replace(state, policy=policy, student=student), facts
+        report = Report(
+            learned=frozenset((outcome.edit.task_id, outcome.edit.sample) for outcome in chosen),
+            metrics={"loss_first": float(trained.losses[0][0]), "loss_last": float(trained.losses[0][-1])},
+        )
+        return pytree, dataclasses.replace(state, policy=policy, student=student), report
+
+    def largest_update(self, contexts: int, edits: int, sequences: Sequence[TokenSequence]) -> Update:
+        """Returns the finetuning on as many edits as the selection can choose; see `Trains.largest_update`."""
+        count = self.select.most(contexts, edits)
+        return self.training.replace(sequences=list(itertools.islice(itertools.cycle(sequences), count)))
 
 
 def sft_sequence(model: Any, edit: Edit) -> TokenSequence:
-    """Returns the sequence that teaches a policy an edit: its prompt, then the very tokens it sampled as targets."""
+    """Returns the sequence that teaches an edit: its prompt, then the tokens that were sampled, as targets."""
     prompt = tuple(model.tokenizer(edit.prompt)["input_ids"])
     return TokenSequence(prompt + edit.tokens, mask=(False,) * len(prompt) + (True,) * len(edit.tokens))
 
 
-def shuffled(outcomes: Sequence[Outcome], seed: int) -> list[Outcome]:
-    """Returns the outcomes with rewards permuted among the edits of each task."""
-    groups: dict[str, list[int]] = {}
-    for index, outcome in enumerate(outcomes):
-        groups.setdefault(outcome.edit.task_id, []).append(index)
-    result = list(outcomes)
-    for task, indices in groups.items():
-        rewards = [outcomes[index].reward for index in indices]
-        random.Random(f"shuffle {seed} {task}").shuffle(rewards)
-        for index, reward in zip(indices, rewards, strict=True):
-            result[index] = dataclasses.replace(outcomes[index], reward=reward)
-    return result
+def make(config: Any) -> RestEM:
+    """Makes ReST-EM from `config.outer.rest_em`.
+
+    Raises:
+      InvalidValueError: a field cannot be used.
+    """
+    fields = config.outer.rest_em
+    select = Selection(fields.select, k=fields.k, margin=fields.margin, fraction=fields.fraction)
+    names = {field.name for field in dataclasses.fields(Update)}
+    return RestEM(
+        select=select,
+        training=Update((), **{name: value for name, value in fields.items() if name in names}),
+        merge=fields.merge,
+    )

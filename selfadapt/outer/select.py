@@ -2,11 +2,63 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from selfadapt.errors import InvalidValueError
 from selfadapt.types import Outcome
+
+METHODS = ("best", "best_improving", "improvement", "top_fraction")
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """One of the selections below, by name.
+
+    Attributes:
+      method: "best" (`best_of`), "best_improving", "improvement" or "top_fraction".
+      k: the most edits of each task, for the first two.
+      margin: how much above the baseline an improvement has to be, for the middle two.
+      fraction: of all edits, for the last.
+
+    Raises:
+      InvalidValueError: the method is unknown, or a number is out of range.
+    """
+
+    method: str = "best"
+    k: int = 1
+    margin: float = 0.0
+    fraction: float = 0.2
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InvalidValueError(
+                f"config.outer.rest_em.select is {self.method!r}; it must be one of {', '.join(METHODS)}"
+            )
+        if self.k < 1 or not 0 < self.fraction <= 1:
+            raise InvalidValueError(
+                f"config.outer.rest_em has k {self.k} and fraction {self.fraction}; k must be at least 1, and fraction "
+                "above 0 and at most 1"
+            )
+
+    def __call__(self, outcomes: Sequence[Outcome], baselines: Mapping[str, float]) -> list[Outcome]:
+        """Returns the outcomes to learn from."""
+        if self.method == "best":
+            return best_of(outcomes, self.k)
+        if self.method == "best_improving":
+            return best_improving(outcomes, baselines, self.k, self.margin)
+        if self.method == "improvement":
+            return improvement(outcomes, baselines, self.margin)
+        return top_fraction(outcomes, self.fraction)
+
+    def most(self, contexts: int, edits: int) -> int:
+        """Returns the largest number of edits that can be selected from `contexts` tasks of `edits` edits each."""
+        if self.method == "improvement":
+            return contexts * edits
+        if self.method == "top_fraction":
+            return max(1, round(self.fraction * contexts * edits))
+        return contexts * min(self.k, edits)
 
 
 def _eligible(outcomes: Iterable[Outcome]) -> list[Outcome]:

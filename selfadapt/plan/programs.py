@@ -22,6 +22,7 @@ from selfadapt.engine.generate.choose import Choice
 from selfadapt.models import hf
 from selfadapt.models.lora import Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
+from selfadapt.outer import make_outer
 from selfadapt.parallel import sharding
 from selfadapt.plan.workload import Workload, finetuning
 from selfadapt.types import Update
@@ -117,7 +118,9 @@ class Planner:
         self.at_once = min(config.at_once, self.edits)
         self.weights = device_bytes(model.params)
         # The untrained weights stay for the controls, beside those of the policy once it has been trained.
-        self.first_weights = self.weights if config.policy_update.merge else 0
+        self.outer = make_outer(config)
+        self.merges = getattr(self.outer, "merge", True)
+        self.first_weights = self.weights if self.merges else 0
         self.budget = max(0, int(memory.SHARE * (machine.memory - self.weights - self.first_weights)))
 
     def sampling(self) -> Iterator[Step]:
@@ -127,7 +130,7 @@ class Planner:
         lengths = [(0, work.prompts[index % len(work.prompts)]) for index in range(at_once)]
         mode = "greedy" if not config.sampling.temperature else "plain" if config.sampling.top_p == 1 else "filtered"
         texts = _Texts(config.edits, work.edit, work.longest, config.sampling.max_new_tokens, mode)
-        adapter = None if config.policy_update.merge else finetuning(config, work)
+        adapter = None if self.merges else finetuning(config, self.outer, work)
         yield from self._generating("sample", lengths, texts, adapter, 1, config.contexts / at_once)
 
     def training(self) -> Iterator[Step]:
@@ -145,7 +148,7 @@ class Planner:
 
     def improving(self) -> Iterator[Step]:
         """Yields the ticks that train the policy on the chosen edits."""
-        yield from self._ticks("improve", [finetuning(self.config, self.work)], 1.0)
+        yield from self._ticks("improve", [finetuning(self.config, self.outer, self.work)], 1.0)
 
     def scoring(self) -> Iterator[Step]:
         """Yields the program of `log_likelihood` on every question, which a round itself does not use."""

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from selfadapt.defaults import resolve
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.model import EMBEDDED, Model, read_architecture
@@ -56,7 +57,7 @@ def plan(
     """
     if unknown := [verb for verb in only if verb not in ALL]:
         raise UserError(f"a plan has no part {unknown[0]!r}; there are {', '.join(ALL)}")
-    machine_for = find(topology)
+    config, machine_for = resolve(config), find(topology)
     architecture = read_model(model or config.model)
     work = workload(config, architecture, assumed)
     costs = costs_of(config, architecture, work, machine_for, only, progress)

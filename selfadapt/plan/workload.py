@@ -11,6 +11,7 @@ from selfadapt.domains.knowledge.domain import SEAL_LENGTH, inner_update
 from selfadapt.errors import UserError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model
+from selfadapt.outer import OuterUpdate
 from selfadapt.types import TokenSequence, Update
 
 INSTRUCTIONS = 64  # tokens of an edit prompt beside the passage
@@ -97,10 +98,10 @@ def workload(config: Any, model: Model, assumed: Assumed | None) -> Workload:
                 return _measured(config, model)
             except (UserError, OSError) as error:
                 reason = f"assumed, since the data cannot be read ({error})"
-    if config.domain != "knowledge":
+    if config.domain.name != "knowledge":
         raise UserError(
-            f"config.domain is {config.domain!r}, whose updates can only be planned from its data and the model's "
-            "tokenizer; give --model a directory that has one"
+            f"config.domain.name is {config.domain.name!r}, whose updates can only be planned from its data and the "
+            "model's tokenizer; give --model a directory that has one"
         )
     return _assumed(config, model.config, assumed or Assumed(), reason)
 
@@ -118,7 +119,9 @@ def _measured(config: Any, model: Model) -> Workload:
     for task, text in zip(tasks, texts, strict=True):
         applied = domain.apply(task, text)
         if not isinstance(applied, Update):
-            raise UserError(f"config.domain {config.domain!r} trains nothing, and plans are for what is trained")
+            raise UserError(
+                f"config.domain.name {config.domain.name!r} trains nothing, and plans are for what is trained"
+            )
         updates.append(applied)
         questions.append(lengths(domain.questions(task, "")))
     most = config.sampling.max_new_tokens
@@ -135,13 +138,13 @@ def _measured(config: Any, model: Model) -> Workload:
 def _assumed(config: Any, architecture: ModelConfig, sizes: Assumed, reason: str) -> Workload:
     most = config.sampling.max_new_tokens
     edit = min(sizes.edit, most)
-    lines = [edit] if config.split == "document" else [sizes.line] * max(1, edit // sizes.line)
-    if config.max_segments:
-        lines = lines[: config.max_segments]
+    lines = [edit] if config.domain.split == "document" else [sizes.line] * max(1, edit // sizes.line)
+    if config.domain.max_segments:
+        lines = lines[: config.domain.max_segments]
     padded = min(SEAL_LENGTH, architecture.max_position_embeddings)
 
     def sequence(length: int) -> TokenSequence:
-        if config.inner.padding != "seal":
+        if config.domain.padding != "seal":
             return TokenSequence((0,) * length)
         return TokenSequence((0,) * padded, attention=(True,) * length + (False,) * (padded - length))
 
@@ -156,19 +159,18 @@ def _assumed(config: Any, architecture: ModelConfig, sizes: Assumed, reason: str
     )
 
 
-def finetuning(config: Any, work: Workload) -> Update:
-    """Returns the policy's update on as many edits as the selection can choose."""
-    edits = config.contexts * config.edits
-    selected = {
-        "best": config.contexts * min(config.select.k, config.edits),
-        "best_improving": config.contexts * min(config.select.k, config.edits),
-        "improvement": edits,
-        "top_fraction": max(1, round(config.select.fraction * edits)),
-    }[config.select.method]
+def finetuning(config: Any, outer: OuterUpdate, work: Workload) -> Update:
+    """Returns the outer update's training on as many edits as it can select.
+
+    Raises:
+      UserError: the outer update does not describe its training.
+    """
+    if not hasattr(outer, "largest_update"):
+        raise UserError(
+            f"config.outer.name is {config.outer.name!r}, which has no largest_update and cannot be planned"
+        )
     sequences = []
-    for index in range(selected):
-        prompt = work.prompts[index % len(work.prompts)]
+    for prompt in work.prompts:
         mask = (False,) * prompt + (True,) * work.edit
         sequences.append(TokenSequence((0,) * len(mask), mask=mask))
-    fields = {name: value for name, value in config.policy_update.items() if name != "merge"}
-    return Update(sequences, **fields)
+    return outer.largest_update(config.contexts, config.edits, sequences)

@@ -48,8 +48,8 @@ def watch(happens):
     """Makes the package say what happens: computing, computed, recorded, training, tick, trained, saving, saved."""
     from selfadapt.checkpoint import arrays, rounds, units
 
-    once, adapters, offer = units.DurableLedger.once, units.DurableLedger.adapters, units.Snapshots.offer
-    save = arrays.Store.save
+    once, adapters, offer = units.DurableUnits.once, units.DurableUnits.adapters, units.Snapshots.offer
+    save = arrays.ArrayStore.save
 
     def watched_once(self, name, compute):
         place = f"{self._place}{name}"
@@ -90,16 +90,16 @@ def watch(happens):
         save(self, name, about, tree)
         happens("saving", name)
 
-    def watched_round(self, state, journal):
+    def watched_round(self, state, record):
         happens("finished", f"round-{state.round}")
-        save_round(self, state, journal)
+        save_round(self, state, record)
         if happens.awaits("saved", f"round-{state.round}"):
             self._store.settle()
         happens("saved", f"round-{state.round}")
 
     save_round = rounds.Checkpoints.save
-    units.DurableLedger.once, units.DurableLedger.adapters = watched_once, watched_adapters
-    units.Snapshots.offer, arrays.Store.save = watched_offer, watched_save
+    units.DurableUnits.once, units.DurableUnits.adapters = watched_once, watched_adapters
+    units.Snapshots.offer, arrays.ArrayStore.save = watched_offer, watched_save
     rounds.Checkpoints.save = watched_round
 
 

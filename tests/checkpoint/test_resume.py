@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from selfadapt import Update, adapt, load_model
-from selfadapt.checkpoint.arrays import DamagedError, Store
+from selfadapt.checkpoint.arrays import ArrayStore, DamagedError
 from selfadapt.checkpoint.rounds import Checkpoints
-from selfadapt.checkpoint.units import DurableLedger
+from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.config import ConfigError, load_config
 from selfadapt.errors import Preempted, UserError
 from selfadapt.experiment import train
@@ -27,18 +27,16 @@ from selfadapt.models.policy import Policy, State
 from selfadapt.types import Edit, Outcome
 from tests.worlds import random_world_model
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 QUICKSTART = ROOT / "configs" / "quickstart.py"
 SMALL = {
-    "inner.preset": "tiny",
+    "preset": "tiny",
     "inner.epochs": "3",
-    "prompt": "notes",
-    "answer.style": "short",
     "contexts": "2",
     "edits": "2",
     "evaluation.contexts": "2",
     "sampling.max_new_tokens": "16",
-    "select.method": "best",
+    "outer.rest_em.select": "best",
     "at_once": "3",  # two chunks of edits a round
 }
 
@@ -192,10 +190,10 @@ DAMAGES = ("truncated", "missing", "garbage", "one bit", "no head", "other head"
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damage_of_what_is_stored_is_seen(tmp_path, how):
     tree = {"a": {"q": jax.random.normal(jax.random.key(0), (3, 40, 50))}, "scale": jnp.ones(3, jnp.bfloat16)}
-    store = Store(tmp_path)
+    store = ArrayStore(tmp_path)
     store.save("entry", {"x": 1}, tree)
     store.close()
-    store = Store(tmp_path)
+    store = ArrayStore(tmp_path)
     assert store.names() == ["entry"] and store.about("entry") == {"x": 1}
     jax.tree.map(np.testing.assert_array_equal, store.load("entry", tree), tree)
     damage(tmp_path / "entry", how)
@@ -210,7 +208,7 @@ import resource, sys, jax
 from selfadapt.files import StorageError
 from selfadapt.checkpoint.arrays import Store
 
-store = Store(sys.argv[1])
+store = ArrayStore(sys.argv[1])
 store.save("small", {}, {"x": jax.numpy.ones(3)})
 store.settle()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -231,7 +229,7 @@ def test_a_disk_that_is_full_is_named(tmp_path):
 def test_what_is_saved_is_what_was_there_although_the_next_step_overwrites_it(tmp_path):
     step = jax.jit(lambda x: x + 1, donate_argnums=0)
     x = step(jnp.zeros((256, 1024)))
-    store = Store(tmp_path)
+    store = ArrayStore(tmp_path)
     store.save("entry", {}, {"x": x})
     for _ in range(50):
         x = step(x)
@@ -248,7 +246,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, model_d
     said = f"{workdir}/checkpoints/rounds/2 cannot be used"
     assert said in capsys.readouterr().err
     (event,) = (event for event in read_jsonl(workdir / "metrics.jsonl") if event["event"] == "damaged")
-    assert event["path"].endswith("rounds/2") and "It is damaged-2 now, and the one before is used" in event["reason"]
+    assert (
+        event["path"].endswith("rounds/2")
+        and "It was renamed to damaged-2, and the previous one is used" in event["reason"]
+    )
     assert {path.name for path in (workdir / "checkpoints" / "rounds").iterdir()} == {"1", "2", "damaged-2"}
 
 
@@ -262,17 +263,17 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_from_the_beginning(whole
 
 def test_only_the_newest_checkpoints_are_kept(model, tmp_path):
     policy = Policy(model)
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with Checkpoints(tmp_path, 2, State(policy, policy)) as checkpoints:
         for number in range(4):
             checkpoints.save(State(policy, policy, number), {"number": number})
     assert sorted(path.name for path in (tmp_path / "rounds").iterdir()) == ["2", "3"]
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        state, journal = checkpoints.restore(State(policy, policy))
-    assert state.round == 3 and journal == {"number": 3}
+    with Checkpoints(tmp_path, 2, State(policy, policy)) as checkpoints:
+        state, record = checkpoints.restore()
+    assert state.round == 3 and record == {"number": 3}
 
 
-def ledger_at(path, damaged=lambda path, reason: None, every_seconds=0.0):
-    return DurableLedger(path, every_seconds, damaged)
+def units_at(path, damaged=lambda path, reason: None, every_seconds=0.0):
+    return DurableUnits(path, every_seconds, damaged)
 
 
 OUTCOMES = [
@@ -282,24 +283,24 @@ OUTCOMES = [
 
 
 def test_a_unit_that_was_done_is_found_exactly_as_it_was(tmp_path):
-    with ledger_at(tmp_path) as ledger:
-        assert ledger.round(1).within("score").once("outcomes", lambda: OUTCOMES) == OUTCOMES
-    with ledger_at(tmp_path) as ledger:
-        assert ledger.round(1).within("score").once("outcomes", lambda: pytest.fail("done again")) == OUTCOMES
+    with units_at(tmp_path) as stored:
+        assert stored.round(1).within("score").once("outcomes", lambda: OUTCOMES) == OUTCOMES
+    with units_at(tmp_path) as stored:
+        assert stored.round(1).within("score").once("outcomes", lambda: pytest.fail("done again")) == OUTCOMES
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"text": "[]", "digest": "0"}', "[1]", "null"])
 def test_a_damaged_unit_is_named_and_done_again(tmp_path, text):
-    with ledger_at(tmp_path) as ledger:
-        ledger.once("unit", lambda: [1])
+    with units_at(tmp_path) as stored:
+        stored.once("unit", lambda: [1])
     (tmp_path / "units" / "unit.json").write_text(text)
     named = []
-    with ledger_at(tmp_path, lambda path, reason: named.append((path.name, reason))) as ledger:
-        assert ledger.once("unit", lambda: [2]) == [2]
+    with units_at(tmp_path, lambda path, reason: named.append((path.name, reason))) as stored:
+        assert stored.once("unit", lambda: [2]) == [2]
     ((name, reason),) = named
-    assert name == "unit.json" and "done again" in reason
-    with ledger_at(tmp_path) as ledger:
-        assert ledger.once("unit", lambda: pytest.fail("done again")) == [2]
+    assert name == "unit.json" and "computed again" in reason
+    with units_at(tmp_path) as stored:
+        assert stored.once("unit", lambda: pytest.fail("done again")) == [2]
 
 
 UPDATES = [Update([f"The {word} is green."], rank=rank, epochs=3) for word, rank in (("sky", 4), ("sea", 2))]
@@ -317,11 +318,11 @@ def same_adapters(a, b):
 
 
 def test_adapters_that_were_trained_are_not_trained_again_and_go_when_their_outcomes_are_recorded(model, tmp_path):
-    with ledger_at(tmp_path) as ledger:
-        first = ledger.within("0").adapters(model, trained(model))
+    with units_at(tmp_path) as stored:
+        first = stored.within("0").adapters(model, trained(model))
     same_adapters(first, trained(model)(None))
-    with ledger_at(tmp_path) as ledger:
-        part = ledger.within("0")
+    with units_at(tmp_path) as stored:
+        part = stored.within("0")
         same_adapters(part.adapters(model, lambda snapshots: pytest.fail("trained again")), first)
         part.once("outcomes", lambda: [1])
     assert list((tmp_path / "arrays").iterdir()) == []
@@ -329,12 +330,12 @@ def test_adapters_that_were_trained_are_not_trained_again_and_go_when_their_outc
 
 @pytest.mark.parametrize("how", ["truncated", "no head", "empty"])
 def test_damaged_adapters_are_named_and_trained_again(model, tmp_path, how):
-    with ledger_at(tmp_path) as ledger:
-        first = ledger.within("0").adapters(model, trained(model))
+    with units_at(tmp_path) as stored:
+        first = stored.within("0").adapters(model, trained(model))
     damage(tmp_path / "arrays" / "0.trained", how)
     named = []
-    with ledger_at(tmp_path, lambda path, reason: named.append(path.name)) as ledger:
-        same_adapters(ledger.within("0").adapters(model, trained(model)), first)
+    with units_at(tmp_path, lambda path, reason: named.append(path.name)) as stored:
+        same_adapters(stored.within("0").adapters(model, trained(model)), first)
     assert named == ["0.trained"]
 
 
@@ -359,8 +360,8 @@ def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_dama
         def go(snapshots):
             return adapt(model, [update], snapshots=Watched(snapshots, stop))
 
-        with ledger_at(tmp_path / "run", lambda path, reason: named.append(path.name)) as ledger:
-            return ledger.within("0").adapters(model, go)
+        with units_at(tmp_path / "run", lambda path, reason: named.append(path.name)) as stored:
+            return stored.within("0").adapters(model, go)
 
     with pytest.raises(KeyboardInterrupt):
         run(stop=6)
@@ -380,20 +381,20 @@ def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_dama
 
 def test_adapters_in_flight_start_again_where_the_work_is_cut_otherwise(model, tmp_path, monkeypatch):
     monkeypatch.setattr("selfadapt.parallel.distributed.preempted", lambda step: True)
-    with ledger_at(tmp_path) as ledger, pytest.raises(Preempted):
-        ledger.within("0").adapters(model, trained(model))
+    with units_at(tmp_path) as stored, pytest.raises(Preempted):
+        stored.within("0").adapters(model, trained(model))
     monkeypatch.undo()
     monkeypatch.setattr("selfadapt.engine.memory.TICK_TOKENS", {"cpu": (8, 8)})
-    with ledger_at(tmp_path) as ledger:
-        same_adapters(ledger.within("0").adapters(model, trained(model)), trained(model)(None))
+    with units_at(tmp_path) as stored:
+        same_adapters(stored.within("0").adapters(model, trained(model)), trained(model)(None))
 
 
 def test_a_preempted_run_says_so_by_an_exception_of_its_own(model, tmp_path, monkeypatch):
     monkeypatch.setattr("selfadapt.parallel.distributed.preempted", lambda step: True)
-    with ledger_at(tmp_path) as ledger, pytest.raises(Preempted):
-        ledger.once("unit", lambda: 1)
-    with ledger_at(tmp_path) as ledger, pytest.raises(Preempted):
-        ledger.within("0").adapters(model, trained(model))
+    with units_at(tmp_path) as stored, pytest.raises(Preempted):
+        stored.once("unit", lambda: 1)
+    with units_at(tmp_path) as stored, pytest.raises(Preempted):
+        stored.within("0").adapters(model, trained(model))
     assert any("flight" in path.name for path in (tmp_path / "arrays").iterdir())
 
 
@@ -441,14 +442,14 @@ MESHES = """
 import sys, jax, numpy as np
 from selfadapt import Update, adapt, load_model
 from selfadapt.checkpoint.rounds import Checkpoints
-from selfadapt.checkpoint.units import DurableLedger
+from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.parallel.sharding import make_mesh, to_host
 from selfadapt.models.peft import merge
 from selfadapt.models.policy import Policy, State
 
 directory, checkpoints = sys.argv[1:]
 updates = [Update([f"The {word} is green."], rank=4, epochs=2) for word in ("sky", "sea", "sun")]
-ledger = DurableLedger(checkpoints, 0, print)
+stored = DurableUnits(checkpoints, 0, print)
 expected = None
 for number, sizes in enumerate([(4, 1, 1), (1, 4, 1), (2, 1, 2), None]):
     mesh = None if sizes is None else make_mesh(*sizes)
@@ -456,14 +457,14 @@ for number, sizes in enumerate([(4, 1, 1), (1, 4, 1), (2, 1, 2), None]):
     start = Policy(model)
     with Checkpoints(checkpoints, keep=2) as rounds:
         state, _ = rounds.restore(State(start, start))
-        adapters = ledger.within("0").adapters(model, lambda snapshots: adapt(model, updates, snapshots=snapshots))
+        adapters = stored.within("0").adapters(model, lambda snapshots: adapt(model, updates, snapshots=snapshots))
         if expected is None:
             policy = Policy(merge(model, adapters[0]), 1)
             state = State(policy, policy, 1)
             rounds.save(state, {})
             expected = to_host((state.policy.model.params, adapters[:3].lora))
-            ledger._store.settle()
-            ledger = DurableLedger(checkpoints, 0, print)
+            stored._store.settle()
+            stored = DurableUnits(checkpoints, 0, print)
     assert state.policy.version == 1
     found = to_host((state.policy.model.params, adapters[:3].lora))
     jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -4,22 +4,27 @@ import dataclasses
 import json
 import pathlib
 
+import jax.numpy as jnp
 import ml_collections
 import pytest
 
 from selfadapt import ContextEdit, Edit, Update, load_model, loop
+from selfadapt.defaults import experiment, resolve
 from selfadapt.domains import make_domain
 from selfadapt.errors import UserError
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy, State
+from selfadapt.outer import Report
 from selfadapt.outer.rest_em import RestEM
-from selfadapt.outer.select import best_of
+from selfadapt.outer.select import Selection
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
-SETTINGS = Settings(edits=2, edit_tokens=12, answer_tokens=4, answer_stop=("\n",))
+SETTINGS = dataclasses.replace(
+    Settings.of(resolve(experiment())), edits=2, edit_tokens=12, answer_tokens=4, answer_stop=("\n",)
+)
 REST_EM = RestEM(
-    select=lambda outcomes, baselines: best_of(outcomes),
-    update=Update((), rank=4, alpha=8, learning_rate=1e-3, epochs=1, batch_size=4),
+    select=Selection("best"),
+    training=Update((), rank=4, alpha=8, learning_rate=1e-3, epochs=1, batch_size=4),
 )
 
 
@@ -31,7 +36,7 @@ def tiny():
 @pytest.fixture
 def codebook(tiny, monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
-    return make_domain(ml_collections.ConfigDict({"domain": "examples.codebook", "seed": 0}), tiny)
+    return make_domain(ml_collections.ConfigDict({"domain": {"name": "examples.codebook"}, "seed": 0}), tiny)
 
 
 def one_model(model):
@@ -50,7 +55,7 @@ def test_a_domain_in_one_file_runs_a_whole_round(tiny, codebook):
     assert set(done.baselines) == {task.id for task in tasks}
     assert [(o.edit.task_id, o.edit.sample) for o in done.outcomes] == [(task.id, s) for task in tasks for s in (0, 1)]
     assert all(o.status == "ok" and len(o.verdicts) == 3 and 0 <= o.reward <= 1 for o in done.outcomes)
-    assert done.facts["selected"] == 2
+    assert len(done.report.learned) == 2
     assert (state.round, state.policy.version) == (1, 1)
     assert state.student is state.policy
 
@@ -67,7 +72,7 @@ def test_training_on_its_oracle_answers_its_questions(tiny, codebook):
 
 def test_a_domain_of_ones_own_that_is_absent_is_an_error_that_names_it(tiny):
     with pytest.raises(UserError, match="no_such.domain"):
-        make_domain(ml_collections.ConfigDict({"domain": "no_such.domain", "seed": 0}), tiny)
+        make_domain(ml_collections.ConfigDict({"domain": {"name": "no_such.domain"}, "seed": 0}), tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,13 +158,26 @@ def test_a_teacher_improves_while_its_student_stays(tiny, codebook):
     assert {(o.edit.policy_version, o.policy_version) for o in second.outcomes} == {(1, 0)}
 
 
-def test_any_function_of_the_outcomes_can_be_the_outer_update(tiny, codebook):
-    def gains(state, baselines, outcomes):
-        """What a policy gradient on the change of the reward starts from."""
-        return state, {"gains": [outcome.reward - baselines[outcome.edit.task_id] for outcome in outcomes]}
+class Gains:
+    """An outer update with a state: a running mean of the gain over the baseline, as a policy gradient may use."""
 
-    start = one_model(tiny)
-    state, done = loop.run_round(start, Instructions(codebook), codebook.tasks("train", 2), gains, SETTINGS)
-    assert state == dataclasses.replace(start, round=1)
-    assert len(done.facts["gains"]) == 4
-    assert all(-1 <= gain <= 1 for gain in done.facts["gains"])
+    def init(self, policy):
+        return {"mean": jnp.zeros(()), "rounds": jnp.zeros((), jnp.int32)}
+
+    def update(self, pytree, state, baselines, outcomes):
+        gains = [outcome.reward - baselines[outcome.edit.task_id] for outcome in outcomes]
+        assert all(len(outcome.edit.logprobs) == len(outcome.edit.tokens) > 0 for outcome in outcomes)
+        rounds = pytree["rounds"] + 1
+        mean = pytree["mean"] + (sum(gains) / len(gains) - pytree["mean"]) / rounds
+        return {"mean": mean, "rounds": rounds}, state, Report(metrics={"gain": sum(gains) / len(gains)})
+
+
+def test_an_outer_update_of_ones_own_gets_its_state_back_each_round(tiny, codebook):
+    outer = Gains()
+    state = dataclasses.replace(one_model(tiny), outer=outer.init(None))
+    found = []
+    for _ in range(2):
+        state, done = loop.run_round(state, Instructions(codebook), codebook.tasks("train", 2), outer, SETTINGS)
+        found.append(done.report.metrics["gain"])
+    assert (state.round, int(state.outer["rounds"])) == (2, 2)
+    assert float(state.outer["mean"]) == pytest.approx(sum(found) / 2)

@@ -14,10 +14,12 @@ import pytest
 
 from selfadapt import cli
 from selfadapt.config import load_config
+from selfadapt.defaults import resolve
 from selfadapt.engine import flops, runtime
 from selfadapt.errors import UserError
 from selfadapt.models.lora import Spec
 from selfadapt.models.model import Model
+from selfadapt.outer import make_outer
 from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost
@@ -32,12 +34,17 @@ CHIP = chips.Chip("test chip", 2e11, 1e11, 2**33, 1e10, 1e9)
 TOKENS = "passage=24,edit=30,longest=40,line=10,questions=2,question=12"
 
 
+def loaded(overrides):
+    return resolve(load_config(QUICKSTART, overrides))
+
+
 @pytest.fixture
 def small(tmp_path):
     """A tiny model's `config.json`, and the overrides of a small experiment."""
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
     fields = {"model": str(tmp_path), "contexts": "4", "edits": "2", "at_once": "4", "inner.rank": "4"}
-    return tmp_path, fields | {"sampling.max_new_tokens": "64", "policy_update.rank": "4"}
+    fields |= {"inner_runs": "1", "answer.max_new_tokens": "8", "domain.max_segments": "8", "sampling.top_p": "1.0"}
+    return tmp_path, fields | {"sampling.max_new_tokens": "64", "outer.rest_em.rank": "4"}
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +159,7 @@ def test_a_ring_without_joined_ends_takes_twice_as_long():
 
 def planner(rank=4, **changes):
     """A planner of one adapt of 8 adapters on sequences of 32 tokens, on one device."""
-    config = load_config(QUICKSTART, {"contexts": "4", "edits": "2", "at_once": "8", "inner.rank": str(rank)})
+    config = loaded({"contexts": "4", "edits": "2", "at_once": "8", "inner.rank": str(rank)})
     architecture = dataclasses.replace(CONFIG, **changes)
     machine = Machine(None, 2**33)
     update = Update([TokenSequence((1,) * 32)] * 2, rank=rank, targets="all-linear", epochs=1)
@@ -210,7 +217,7 @@ def test_a_plan_says_what_it_takes_in_json(small, capsys):
 
 
 def test_a_plan_can_be_of_some_parts_only(small):
-    config, told = load_config(QUICKSTART, small[1]), Assumed.parse(TOKENS)
+    config, told = loaded(small[1]), Assumed.parse(TOKENS)
     plan = report.plan(config, "local", assumed=told, only=["adapt"])
     assert {program["verb"] for program in plan["programs"]} == set(plan["round"]["seconds"]) == {"adapt"}
     assert "sampled tokens/s" not in table.format_plan(plan)
@@ -229,7 +236,7 @@ def test_the_weights_file_itself_is_not_needed_but_its_config_is(tmp_path):
 
 
 def test_texts_are_measured_where_data_and_tokenizer_are_at_hand():
-    config = load_config(QUICKSTART, {"contexts": "3"})
+    config = loaded({"contexts": "3"})
     work = workload(config, report.read_model("tiny"), None)
     assert work.source.startswith("measured on 3 contexts of tiny_world")
     assert len(work.prompts) == len(work.updates) == len(work.questions) == 3 and min(work.prompts) > 20
@@ -237,7 +244,7 @@ def test_texts_are_measured_where_data_and_tokenizer_are_at_hand():
 
 
 def test_texts_are_assumed_otherwise(small):
-    config = load_config(QUICKSTART, small[1])
+    config = loaded(small[1])
     work = workload(config, report.read_model(str(small[0])), None)
     assert work.source.startswith("assumed, since the model has no tokenizer")
     assert [len(s.ids) for s in work.updates[0].sequences][-1] == Assumed().passage
@@ -246,10 +253,10 @@ def test_texts_are_assumed_otherwise(small):
 
 
 def test_the_policy_is_trained_on_as_many_edits_as_can_be_selected():
-    config = load_config(QUICKSTART, {"contexts": "4", "select.method": "best", "select.k": "2"})
+    config = loaded({"contexts": "4", "outer.rest_em.select": "best", "outer.rest_em.k": "2"})
     work = workload(config, report.read_model("tiny"), Assumed())
-    update = finetuning(config, work)
-    assert len(update.sequences) == 8 and update.rank == config.policy_update.rank
+    update = finetuning(config, make_outer(config), work)
+    assert len(update.sequences) == 8 and update.rank == config.outer.rest_em.rank
     assert sum(update.sequences[0].mask) == work.edit
 
 
@@ -282,7 +289,7 @@ def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
 
 
 def test_what_does_not_fit_comes_with_changes_that_were_compiled(small, monkeypatch):
-    config = load_config(QUICKSTART, small[1] | {"contexts": "8", "edits": "4", "at_once": "32"})
+    config = loaded(small[1] | {"contexts": "8", "edits": "4", "at_once": "32"})
     for verb in ("sampling", "improving", "scoring"):  # these take the same however many edits are scored at once
         monkeypatch.setattr(Planner, verb, lambda self: ())
     whole = report.plan(config, "local", assumed=Assumed.parse(TOKENS))
@@ -310,7 +317,7 @@ def _generous(init, memory):
 
 
 def test_changes_are_tried_from_the_cheapest_to_the_largest_slice(monkeypatch):
-    config = load_config(QUICKSTART, {"at_once": "4", "mesh.tensor": "2"})
+    config = loaded({"at_once": "4", "mesh.tensor": "2"})
     there = topology.Topology("v5e:2x2", chips.TPUS["v5e"], tuple(Fake() for _ in range(4)))
     monkeypatch.setattr(advice, "find", lambda name: dataclasses.replace(there, name=name, devices=there.devices * 2))
 

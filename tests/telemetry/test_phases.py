@@ -98,15 +98,13 @@ def test_what_cannot_be_done_is_said_with_its_remedy(monkeypatch, changes, messa
 def test_a_run_says_what_every_phase_and_round_cost(tmp_path):
     overrides = {
         "model": str(random_world_model(tmp_path / "model")),
-        "prompt": "notes",
-        "answer.style": "short",
-        "inner.preset": "tiny",
+        "preset": "tiny",
         "rounds": "1",
         "contexts": "2",
         "edits": "2",
         "evaluation.contexts": "2",
         "sampling.max_new_tokens": "8",
-        "select.method": "best",
+        "outer.rest_em.select": "best",
         "telemetry.peak_flops": "1e12",
     }
     train(load_config(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py", overrides), tmp_path / "run")

@@ -28,14 +28,6 @@ BASELINES = ("passage", "unchanged")
 PADDINGS = ("none", "seal")
 SEAL_LENGTH = 2048  # tokens; SEAL pads every training sequence to this
 
-# Hyper-parameters of the inner update. "seal" is the paper's (appendix B.3); "tiny" suits the embedded model.
-PRESETS: dict[str, dict[str, Any]] = {
-    "seal": dict(
-        rank=32, alpha=64.0, targets=("q_proj", "v_proj"), learning_rate=1e-3, epochs=10, batch_size=1, warmup_steps=0
-    ),
-    "tiny": dict(rank=8, alpha=16.0, targets="all-linear", learning_rate=1e-2, epochs=8, batch_size=16, warmup_steps=2),
-}
-
 _QUESTION = re.compile(r"Question\s+\d+:")
 _ANSWER = re.compile(r"Answer\s*:")
 _BEFORE_QUESTION = re.compile(r"\n(?=[ \t]*Question\s+\d+:)")
@@ -120,7 +112,8 @@ class Knowledge:
     """The domain; `make` builds it from a config.
 
     Attributes:
-      model: the model to adapt, for its tokenizer and context.
+      policy: the model that writes edits, for its tokenizer and context length.
+      student: the model to adapt, likewise.
       source: "tiny_world", or whatever `selfadapt.data.load_tasks` reads.
       train: the passages to train on, none for the tiny world, which makes its own.
       heldout: those to judge by.
@@ -136,7 +129,8 @@ class Knowledge:
       passage_is_baseline: whether edits are compared with the passage alone, or with no adaptation.
     """
 
-    model: Model
+    policy: Model
+    student: Model
     source: str
     train: tuple[Task, ...]
     heldout: tuple[Task, ...]
@@ -180,7 +174,7 @@ class Knowledge:
         if not self.chat:
             return prompts.edit_prompt(self.prompt, title=task.title, context=task.context)
         messages = prompts.edit_messages(self.prompt, title=task.title, context=task.context)
-        return self.model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.policy.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def apply(self, task: Task, text: str | None) -> Applied:
         """Returns the update on an edit's sequences and the passage; without an edit, on the passage alone."""
@@ -194,16 +188,16 @@ class Knowledge:
 
     def _fitted(self, text: str) -> str | TokenSequence:
         """Cuts a text to the model's context, as one endless line needs, and pads it if asked to."""
-        limit = self.model.config.max_position_embeddings
+        limit = self.student.config.max_position_embeddings
         if self.padding == "none" and len(text) <= limit:
             return text  # a token is at least a character, so this cannot be too long
         limit = min(limit, SEAL_LENGTH) if self.padding == "seal" else limit
-        ids = tuple(self.model.tokenizer(text, verbose=False)["input_ids"][:limit])
+        ids = tuple(self.student.tokenizer(text, verbose=False)["input_ids"][:limit])
         if self.padding == "none":
             return TokenSequence(ids)
         pads = limit - len(ids)
         return TokenSequence(
-            ids + (self.model.config.eos_token_ids[0],) * pads, attention=(True,) * len(ids) + (False,) * pads
+            ids + (self.student.config.eos_token_ids[0],) * pads, attention=(True,) * len(ids) + (False,) * pads
         )
 
     def unchanged(self, task: Task) -> Applied:
@@ -248,56 +242,57 @@ class Knowledge:
         return counts
 
 
-def make(config: Any, model: Model) -> Knowledge:
-    """Makes the domain from an experiment's config; see `configs/quickstart.py` for its fields.
+def make(config: Any, policy: Model, student: Model) -> Knowledge:
+    """Makes the domain from a resolved config; `selfadapt/defaults.py` explains its fields.
 
     Raises:
-      UserError: a field's value is unknown, or the data cannot be used with this model.
+      UserError: a field's value is unknown, or the data cannot be used with these models.
     """
+    fields = config.domain
     for field, value, allowed in (
-        ("split", config.split, SPLITS),
-        ("baseline", config.baseline, BASELINES),
-        ("inner.padding", config.inner.padding, PADDINGS),
-        ("inner.preset", config.inner.preset, ("auto", *PRESETS)),
-        ("answer.style", config.answer.style, ("auto", *prompts.ANSWER_STYLES)),
+        ("split", fields.split, SPLITS),
+        ("baseline", fields.baseline, BASELINES),
+        ("padding", fields.padding, PADDINGS),
+        ("answer_prompt", fields.answer_prompt, prompts.ANSWER_STYLES),
     ):
         if value not in allowed:
-            raise UserError(f"config.{field} is {value!r}; it must be one of {', '.join(allowed)}")
-    embedded = config.model == "tiny"
-    update = inner_update(config, model.config)
-    if config.inner.padding == "seal" and not model.config.eos_token_ids:
-        raise UserError("config.inner.padding is 'seal', and the model has no end-of-sequence token to pad with")
-    prompt = ("notes" if embedded else "implications") if config.prompt == "auto" else config.prompt
+            raise InvalidValueError(f"config.domain.{field} is {value!r}; it must be one of {', '.join(allowed)}")
+    update = inner_update(config, student.config)
+    if fields.padding == "seal" and not student.config.eos_token_ids:
+        raise UserError("config.domain.padding is 'seal', and the model has no end-of-sequence token to pad with")
+    prompt = fields.prompt
     if prompt.endswith(".txt"):
         prompt = prompts.load_template(prompt)
     prompts.edit_prompt(prompt, title="", context="")
-    style = ("short" if embedded else "full") if config.answer.style == "auto" else config.answer.style
-    options = {name: value for name, value in config.grader.items() if name != "name" and value is not None}
+    options = {
+        name: value for name, value in config.grader.items() if name not in ("name", "prompt") and value is not None
+    }
     grader = config.grader.name
     if grader == "auto":  # answers in sentences are right by containment and never by exact match
         grader = "exact" if config.data.path == "tiny_world" else "containment"
     if grader == "model":
-        options["generate_fn"] = _judge(model)
+        options["generate_fn"] = _judge(student)
     elif grader == "log-likelihood":
         raise UserError(
             "config.grader.name is 'log-likelihood', which grades gold answers and not what the model writes; "
             "use selfadapt.log_likelihood from Python"
         )
     domain = Knowledge(
-        model=model,
+        policy=policy,
+        student=student,
         source=config.data.path,
         train=(),
         heldout=(),
         seed=config.seed,
         prompt=prompt,
-        answer_style=style,
-        chat=config.chat,
-        split=config.split,
-        max_segments=config.max_segments,
-        padding=config.inner.padding,
+        answer_style=fields.answer_prompt,
+        chat=fields.chat,
+        split=fields.split,
+        max_segments=fields.max_segments,
+        padding=fields.padding,
         update=update,
         grader=get_grader(grader, **options),
-        passage_is_baseline=config.baseline == "passage",
+        passage_is_baseline=fields.baseline == "passage",
     )
     if domain.source == "tiny_world":
         return domain  # it makes its own passages
@@ -317,20 +312,13 @@ def make(config: Any, model: Model) -> Knowledge:
 
 
 def inner_update(config: Any, architecture: ModelConfig) -> Update:
-    """Returns the inner update that a config asks for, without its sequences.
+    """Returns the inner update of a resolved config, without its sequences.
 
     Raises:
       ValueError: a hyper-parameter is out of range, or a target is no projection of the architecture.
     """
-    preset = config.inner.preset
-    if preset == "auto":
-        preset = "tiny" if config.model == "tiny" else "seal"
-    fields = dict(PRESETS[preset])
-    fields |= {name: config.inner[name] for name in fields if config.inner[name] is not None}
-    if isinstance(fields["targets"], str) and fields["targets"] != "all-linear":
-        fields["targets"] = fields["targets"].split(",")
-    fields["targets"] = resolve_targets(fields["targets"], architecture)
-    return Update((), **fields, seed=config.inner.seed)
+    update = Update((), **config.inner)
+    return update.replace(targets=resolve_targets(update.targets, architecture))
 
 
 def _fitting(domain: Knowledge, config: Any, tasks: Sequence[Task]) -> list[Task]:
@@ -339,18 +327,18 @@ def _fitting(domain: Knowledge, config: Any, tasks: Sequence[Task]) -> list[Task
     Raises:
       UserError: a passage does not fit.
     """
-    limit = domain.model.config.max_position_embeddings - config.sampling.max_new_tokens
+    limit = domain.policy.config.max_position_embeddings - config.sampling.max_new_tokens
 
     def fits(task: Task) -> bool:
         prompt = domain.edit_prompt(task)
-        if len(prompt) <= limit or (size := len(domain.model.tokenizer(prompt, verbose=False)["input_ids"])) <= limit:
+        if len(prompt) <= limit or (size := len(domain.policy.tokenizer(prompt, verbose=False)["input_ids"])) <= limit:
             return True
         if config.data.skip_long:
             return False
         raise UserError(
             f"{domain.source}: the passage {task.title!r} ({task.id}) makes an edit prompt of {size} tokens, and with "
             f"config.sampling.max_new_tokens={config.sampling.max_new_tokens} the model's context of "
-            f"{domain.model.config.max_position_embeddings} leaves {limit}; set config.data.skip_long=True to leave "
+            f"{domain.policy.config.max_position_embeddings} leaves {limit}; set config.data.skip_long=True to leave "
             "such passages out"
         )
 

@@ -1,0 +1,186 @@
+"""The evaluation around the rounds: rows of scores on held-out tasks.
+
+The main rows are called the *ladder*: the model as it is, adapted without an edit, adapted to the edits of the
+untrained policy, to those of each round's policy, and to an oracle's. Beside it there are controls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from selfadapt import loop
+from selfadapt.checkpoint.units import Units
+from selfadapt.domains import Applied, Domain
+from selfadapt.engine.adapt.schedule import optimiser_steps
+from selfadapt.loop import Settings
+from selfadapt.models.policy import Policy, State
+from selfadapt.types import Edit, Outcome, Task, TokenSequence, Update
+
+NONE, PASSAGE, UNTRAINED, ORACLE = "none", "passage", "untrained", "oracle"
+EQUAL_STEPS, EQUAL_TOKENS = "passage, equal steps", "passage, equal tokens"
+LOW_TEMPERATURE = "untrained, low temperature"
+NOTES = {
+    EQUAL_STEPS: "the passage alone, with as many optimizer steps as the last policy's edits get",
+    EQUAL_TOKENS: "the passage alone, trained on as many tokens as the last policy's edits have",
+    LOW_TEMPERATURE: "the untrained policy's edits, sampled at a low temperature",
+}
+ON_UNTRAINED_NOTE = "the trained policy's edits, applied to the untrained weights"
+
+RowPhase = Callable[[str, int, str, int], contextlib.AbstractContextManager[loop.Advance]]
+
+
+def policy_row(round: int) -> str:
+    """Returns the name of the row of the policy after a round, counted from 1; of round 0, "untrained"."""
+    return f"round{round}" if round else UNTRAINED
+
+
+def on_untrained(name: str) -> str:
+    """Returns the name of the control in which a row's edits are applied to the untrained weights."""
+    return f"{name} edits on untrained weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The outcomes of one row.
+
+    Attributes:
+      name: the row's name.
+      kind: "eval" for rows of the ladder, "control" for others.
+      round: the rounds that the policy had finished.
+      pairs: each edit with what it was turned into.
+      outcomes: the outcome of each, in the same order.
+    """
+
+    name: str
+    kind: str
+    round: int
+    pairs: list[tuple[Edit, Applied]]
+    outcomes: list[Outcome]
+
+
+class Evaluation:
+    """Scores policies on held-out tasks.
+
+    Attributes:
+      tasks: the held-out tasks.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        tasks: Sequence[Task],
+        settings: Settings,
+        start: State,
+        stored: Units,
+        phase: RowPhase,
+        low_temperature: float,
+    ):
+        """Prepares the evaluation.
+
+        Args:
+          domain: supplies prompts, updates and verdicts.
+          tasks: the held-out tasks.
+          settings: how edits are sampled and scored; its `edits` are per held-out task.
+          start: the loop's state before the first round.
+          stored: units that were completed before an interruption.
+          phase: wraps each phase; called with the phase's name, its number of units, the row and the round.
+          low_temperature: the sampling temperature of the control row of that name.
+        """
+        self.tasks = tasks
+        self._domain, self._settings, self._start = domain, settings, start
+        self._stored, self._phase, self._low = stored, phase, low_temperature
+        self._edits: dict[str, list[Edit]] = {}
+
+    def references(self) -> Iterator[Row]:
+        """Yields the rows that no policy writes: none, passage, and oracle if the domain has one."""
+        domain, tasks = self._domain, self.tasks
+        rows = {
+            NONE: [domain.unchanged(task) for task in tasks],
+            PASSAGE: [domain.apply(task, None) for task in tasks],
+            ORACLE: [domain.apply(task, text) for task in tasks if (text := domain.oracle(task)) is not None],
+        }
+        for name, what in rows.items():
+            if len(what) == len(tasks):
+                pairs = [(Edit(task.id, 0, "", ""), each) for task, each in zip(tasks, what, strict=True)]
+                yield self._scored(name, self._start.student, pairs, self._stored.round(0).within(name))
+
+    def policy(self, state: State) -> Row:
+        """Returns the row of a policy: its edits of the held-out tasks, applied to the student."""
+        name = policy_row(state.round)
+        pairs = loop.applied(self._domain, self.tasks, self._policy_edits(state))
+        place = self._stored.round(state.round).within("heldout")
+        return self._scored(name, state.student, pairs, place, state.round)
+
+    def controls(self, state: State) -> Iterator[Row]:
+        """Yields the rows that the last policy's row is compared with, beside the ladder."""
+        place, domain, student = self._stored.within("controls"), self._domain, self._start.student
+        pairs = loop.applied(domain, self.tasks, self._policy_edits(state))
+        updates = [(edit, what) for edit, what in pairs if isinstance(what, Update)]
+        plain = {task.id: domain.apply(task, None) for task in self.tasks}
+        alone = {name: what for name, what in plain.items() if isinstance(what, Update)}
+        if len(updates) == len(pairs) and len(alone) == len(plain):
+            for name, longer in ((EQUAL_STEPS, _equal_steps), (EQUAL_TOKENS, self._equal_tokens)):
+                equal: list[tuple[Edit, Applied]] = [
+                    (edit, longer(alone[edit.task_id], what)) for edit, what in updates
+                ]
+                yield self._scored(name, student, equal, place.within(name), state.round, "control")
+        if self._settings.temperature > self._low:
+            cooler = dataclasses.replace(self._settings, temperature=self._low)
+            edits = self._sampled(LOW_TEMPERATURE, self._start, cooler, place.within("low temperature sample"))
+            low = loop.applied(domain, self.tasks, edits)
+            yield self._scored(LOW_TEMPERATURE, student, low, place.within(LOW_TEMPERATURE), 0, "control")
+        if state.round and state.student is not student:
+            name = on_untrained(policy_row(state.round))
+            yield self._scored(name, student, pairs, place.within("on untrained"), state.round, "control")
+
+    def _policy_edits(self, state: State) -> list[Edit]:
+        name = policy_row(state.round)
+        if name not in self._edits:
+            place = self._stored.round(state.round).within("heldout").within("sample")
+            self._edits = {name: self._sampled(name, state, self._settings, place)}
+        return self._edits[name]
+
+    def _sampled(self, name: str, state: State, settings: Settings, place: Units) -> list[Edit]:
+        with self._phase("sample", len(self.tasks), name, state.round) as advance, place.active():
+            return loop.sample(state.policy, self._domain, self.tasks, settings, advance)
+
+    def _scored(
+        self,
+        name: str,
+        student: Policy,
+        pairs: list[tuple[Edit, Applied]],
+        place: Units,
+        round: int = 0,
+        kind: str = "eval",
+    ) -> Row:
+        with self._phase("evaluate", len(pairs), name, round) as advance, place.active():
+            outcomes = loop.score(student, self._domain, self.tasks, pairs, self._settings, advance)
+        return Row(name, kind, round, pairs, outcomes)
+
+    def _equal_tokens(self, alone: Update, other: Update) -> Update:
+        """Returns an update with the epochs that train on at least as many tokens as another update does."""
+        tokenizer = self._start.student.model.tokenizer
+        wanted, each = _tokens(tokenizer, other) * other.epochs, max(1, _tokens(tokenizer, alone))
+        return alone.replace(epochs=-(-wanted // each))
+
+
+def _equal_steps(alone: Update, other: Update) -> Update:
+    """Returns an update with the epochs that give it at least as many optimizer steps as another has."""
+    wanted = len(optimiser_steps(other, len(other.sequences)))
+    each = max(1, len(optimiser_steps(alone.replace(epochs=1), len(alone.sequences))))
+    return alone.replace(epochs=-(-wanted // each))
+
+
+def _tokens(tokenizer: Any, update: Update) -> int:
+    """Returns the number of tokens of an update's sequences, in one epoch."""
+    total = 0
+    for sequence in update.sequences:
+        if isinstance(sequence, TokenSequence):
+            total += len(sequence.ids)
+        else:  # a text, a pair of texts, or token ids with a mask
+            texts = [sequence] if isinstance(sequence, str) else [part for part in sequence if isinstance(part, str)]
+            total += sum(len(tokenizer(text)["input_ids"]) for text in texts) if texts else len(sequence[0])
+    return total

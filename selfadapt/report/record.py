@@ -1,0 +1,138 @@
+"""What a run measures: written to `metrics.jsonl` and `edits.jsonl`, and kept for the summary and for a resume."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from selfadapt.domains import Applied, Domain
+from selfadapt.telemetry.metrics import MetricsWriter
+from selfadapt.telemetry.statistics import mean_and_stderr
+from selfadapt.types import ContextEdit, Edit, Outcome, Task, TokenSequence
+
+
+@dataclasses.dataclass
+class Record:
+    """What a run has measured so far; stored as JSON with each checkpoint.
+
+    Attributes:
+      scores: for each row of the evaluation, the reward of each held-out task.
+      rounds: numbers about each round.
+      invalid: how many edits could not be applied, by reason.
+      seconds: seconds spent by earlier processes of the run, by phase.
+      files: how many bytes of each file of lines belong to the checkpoint.
+    """
+
+    scores: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    rounds: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    invalid: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    files: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class Recorder:
+    """Writes edits and events, and adds them to a record."""
+
+    def __init__(self, record: Record, writer: MetricsWriter, domain: Domain):
+        """Writes to `writer`; `domain` describes the edits."""
+        self._record, self._writer, self._domain = record, writer, domain
+
+    def row(
+        self,
+        name: str,
+        kind: str,
+        round: int,
+        tasks: Sequence[Task],
+        pairs: Sequence[tuple[Edit, Applied]],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Records one row of the evaluation; see `selfadapt.evaluate.Row`."""
+        self._edits(pairs, outcomes, tasks, round, kind, name, frozenset())
+        rewards = collections.defaultdict(list)
+        for outcome in outcomes:
+            rewards[outcome.edit.task_id].append(outcome.reward)
+        self._record.scores[name] = [float(np.mean(rewards[task.id])) for task in tasks]
+        mean, stderr = mean_and_stderr(self._record.scores[name])
+        self._writer.event("evaluated", round=round, phase=kind, name=name, mean=mean, stderr=stderr)
+
+    def round(self, number: int, policy: str, tasks: Sequence[Task], done: Any, version: int) -> None:
+        """Records one round.
+
+        Args:
+          number: the round, counted from 1.
+          policy: the name of the policy that wrote the edits.
+          tasks: the round's tasks.
+          done: what happened, a `selfadapt.loop.Round`.
+          version: the version of the policy after it.
+        """
+        self._edits(done.pairs, done.outcomes, tasks, number, "train", policy, done.report.learned)
+        best: dict[str, float] = {}
+        for outcome in done.outcomes:
+            best[outcome.edit.task_id] = max(best.get(outcome.edit.task_id, -math.inf), outcome.reward)
+        numbers: dict[str, Any] = {
+            "reward_mean": float(np.mean([outcome.reward for outcome in done.outcomes])),
+            "reward_best": float(np.mean(list(best.values()))),
+            "baseline": float(np.mean(list(done.baselines.values()))),
+            "selected": len(done.report.learned),
+            "metrics": dict(done.report.metrics),
+            "policy_version": version,
+        }
+        self._record.rounds.append({"round": number, **numbers})
+        self._writer.event("round", round=number, **numbers)
+
+    def _edits(
+        self,
+        pairs: Sequence[tuple[Edit, Applied]],
+        outcomes: Sequence[Outcome],
+        tasks: Sequence[Task],
+        round: int,
+        phase: str,
+        policy: str,
+        learned: frozenset[tuple[str, int]],
+    ) -> None:
+        by_id = {task.id: task for task in tasks}
+        for (edit, what), outcome in zip(pairs, outcomes, strict=True):
+            task = by_id[edit.task_id]
+            if outcome.status != "ok":
+                self._record.invalid[outcome.status] = self._record.invalid.get(outcome.status, 0) + 1
+            self._writer.edit(
+                {
+                    "task": task.id,
+                    "title": task.title,
+                    "context": task.context,
+                    "round": round,
+                    "phase": phase,
+                    "policy": policy,
+                    "sample": edit.sample,
+                    "text": edit.text,
+                    "sequences": _texts(what),
+                    "reward": outcome.reward,
+                    "selected": (task.id, edit.sample) in learned,
+                    "questions": [question.question for question in task.questions],
+                    "golds": [list(question.answers) for question in task.questions],
+                    "answers": list(outcome.answers),
+                    "verdicts": list(outcome.verdicts),
+                    "status": outcome.status,
+                    "policy_version": outcome.policy_version,
+                    "kinds": self._domain.describe(task, edit.text),
+                }
+            )
+
+
+def _texts(what: Applied) -> list[str]:
+    """Returns training sequences, or the new context, as texts; token ids as their number."""
+    if isinstance(what, ContextEdit):
+        return [what.context]
+    texts = []
+    for each in what.sequences:
+        if isinstance(each, TokenSequence):
+            texts.append(f"{len(each.ids)} tokens")
+        else:
+            parts = [each] if isinstance(each, str) else [part for part in each if isinstance(part, str)]
+            texts.append("".join(parts) if parts else f"{len(each[0])} tokens")
+    return texts

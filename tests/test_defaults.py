@@ -1,0 +1,84 @@
+"""Presets: complete, of one source, and applied to every hyper-parameter that a config leaves open."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from selfadapt import Update
+from selfadapt.config import ConfigError, check_workdir, config_to_json, load_config, save_config
+from selfadapt.defaults import PRESETS, experiment, resolve
+
+QUICKSTART = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py"
+
+
+def test_presets_set_the_same_fields_to_values_of_the_same_types():
+    seal, tiny = PRESETS["seal"], PRESETS["tiny"]
+    assert set(seal) == set(tiny)
+    assert {name: type(value) for name, value in seal.items()} == {name: type(value) for name, value in tiny.items()}
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_resolved_config_leaves_no_hyper_parameter_open(preset):
+    config = experiment()
+    config.preset = preset
+    resolved = resolve(config)
+    for group in ("sampling", "answer", "inner", "outer", "evaluation", "domain", "data"):
+        assert "null" not in json.dumps(resolved[group].to_dict()), group
+
+
+def test_the_seal_preset_trains_with_the_defaults_of_update():
+    config = experiment()
+    config.preset = "seal"
+    update = Update((), **resolve(config).inner)
+    assert update == Update(())
+    assert (update.rank, update.alpha, update.learning_rate, update.epochs) == (32, 64, 1e-3, 10)
+
+
+def test_another_model_takes_all_hyper_parameters_from_seal():
+    tiny, other = resolve(load_config(QUICKSTART)), resolve(load_config(QUICKSTART, {"model": "some/model"}))
+    kept = {"contexts", "edits", "evaluation.contexts"}  # how much to do, which the config file sets
+    for name, value in PRESETS["seal"].items():
+        found, embedded = other, tiny
+        for part in name.split("."):
+            found, embedded = found[part], embedded[part]
+        if name not in kept:
+            assert found == value and embedded == PRESETS["tiny"][name], name
+
+
+def test_a_field_that_is_set_wins_over_the_preset_and_none_means_the_presets():
+    assert resolve(load_config(QUICKSTART, {"inner.rank": "3"})).inner.rank == 3
+    assert resolve(load_config(QUICKSTART, {"inner.rank": "None"})).inner.rank == PRESETS["tiny"]["inner.rank"]
+
+
+def test_an_unknown_preset_is_an_error_that_lists_them():
+    with pytest.raises(ValueError, match=r"config\.preset is 'sael'; it must be auto or one of seal, tiny"):
+        resolve(load_config(QUICKSTART, {"preset": "sael"}))
+
+
+def test_update_checks_and_splits_its_targets():
+    assert Update((), targets="q_proj,v_proj").targets == ("q_proj", "v_proj")
+    assert Update((), targets="all-linear").targets == "all-linear"
+    assert {field.name for field in dataclasses.fields(Update)} >= set(resolve(experiment()).inner)
+
+
+@pytest.mark.parametrize(("default", "accepted"), [(True, True), (False, False)])
+def test_a_field_that_the_program_gained_does_not_change_a_workdir_unless_it_is_set(tmp_path, default, accepted):
+    config = resolve(load_config(QUICKSTART))
+    save_config(tmp_path, config)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["domain"]["padding"]  # as if this field had not existed when the run began
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    overrides = {} if default else {"domain.padding": "seal"}
+    given = resolve(load_config(QUICKSTART, overrides))
+    if accepted:
+        check_workdir(tmp_path, given)
+    else:
+        with pytest.raises(ConfigError, match=r'config.domain.padding is "none" there and "seal" here'):
+            check_workdir(tmp_path, given)
+
+
+def test_a_resolved_config_resolves_to_itself():
+    config = resolve(load_config(QUICKSTART))
+    assert config_to_json(resolve(config)) == config_to_json(config)
