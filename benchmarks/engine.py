@@ -29,6 +29,7 @@ from selfadapt import TokenSequence, Update, adapt, generate
 from selfadapt.engine import memory, runtime
 from selfadapt.engine.adapt import schedule, training_step
 from selfadapt.engine.adapt.train import initial_adapters
+from selfadapt.engine.adapt.work import plan_work
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
@@ -249,20 +250,19 @@ def adapter_costs(size: Size, dtype: str) -> list[dict[str, float]]:
 
 
 def compile_seconds(size: Size, dtype: str) -> list[dict[str, float]]:
-    """(c) Seconds to trace and compile a tick at several depths."""
+    """(c) Seconds to trace and compile a training step at several depths."""
     results = []
     for layers in size.depths:
         config = dataclasses.replace(size.small, num_layers=layers)
         model = Model.random(config, dtype=dtype)
         (update,) = make_updates(config, 1, lambda g: min(32, size.longest), epochs=1)
-        (item, *_) = schedule.items(0, update, schedule.encode(update, None), config.hidden_size)
-        slots = np.ones(8, np.float32)
-        batch = schedule.arrays(item.shape, {0: item}, 8)
-        batch |= {"adapter": np.arange(8, dtype=np.int32), "apply": slots > 0}
-        batch |= dict.fromkeys(("rate", "decay", "clip", "correction1", "correction2"), slots)
-        state = training_step.initial_state(initial_adapters(config, [update] * 8).lora, False)
+        (stream, *_) = plan_work(model, [update] * 8).chunks[0]
+        lora = initial_adapters(config, stream.updates).lora
+        state = training_step.initial_state(lora, optimizer=stream.optimizer, accumulate=False)
+        batch = stream.batch(next(stream.training_steps()))
         start = time.perf_counter()
-        training_step.program().lower(model.params, state, batch, config=config, remat=False).compile()
+        options = dict(config=config, optimizer=stream.optimizer, remat=False, shards=1)
+        training_step.lower(model.params, state, batch, None, **options).compile()
         results.append({"layers": layers, "seconds": time.perf_counter() - start})
     return results
 
@@ -287,16 +287,15 @@ def measure_memory(size: Size) -> dict[str, float]:
     updates = make_updates(size.medium, size.medium_updates, lambda g: size.medium_time, sequences=2, epochs=1)
     trained(model, updates)
     config, (update, *_) = size.medium, updates
-    items = schedule.items(0, update, schedule.encode(update, None), config.hidden_size)
-    plan = memory.plan_adapt(config, updates, None, [items] * len(updates), model.params, None)
-    slots = plan.slots(items[0].shape)
-    streams = -(-plan.wave // plan.stream)
+    streams = plan_work(model, updates).chunks[0]
+    plan, step = streams[0].plan, next(streams[0].training_steps())
+    slots = step.slots
     each = memory.adapter_bytes(config, update.rank, resolve_targets(update.targets, config))
-    tokens = streams * slots * size.medium_time
+    tokens = len(streams) * slots * size.medium_time
     least = {
         "weights": sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)),
         "adapters_and_moments": 3 * len(updates) * each,
-        "gradients": streams * slots * each,
+        "gradients": len(streams) * slots * each,
         "activations": memory.activation_bytes(config, tokens, size.medium_time, plan.remat, 4),
     }
     least = {name: value / 2**20 for name, value in least.items()}

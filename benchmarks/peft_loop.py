@@ -14,7 +14,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from selfadapt import Adapters, Update
-from selfadapt.engine.adapt.schedule import Encoded, optimiser_steps
+from selfadapt.engine.adapt.schedule import Encoded, optimizer_steps
 
 
 def wrap(model: transformers.PreTrainedModel, update: Update):
@@ -51,7 +51,7 @@ def train(wrapped, update: Update, sequences: Sequence[Encoded]) -> list[float]:
     """
     weights = [weight for weight in wrapped.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=update.learning_rate, weight_decay=update.weight_decay)
-    steps = optimiser_steps(update, len(sequences))
+    steps = optimizer_steps(update, len(sequences))
     schedule = transformers.get_scheduler(update.schedule, optimiser, update.warmup_steps, len(steps))
     losses = []
     for step in steps:

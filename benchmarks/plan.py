@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from selfadapt.config import load_config
+from selfadapt.defaults import resolve
 from selfadapt.plan import costs, report, topology
 from selfadapt.plan.programs import Planner, abstract_model
 from selfadapt.plan.workload import workload
@@ -60,7 +61,8 @@ def main(argv=None):
     parser.add_argument("--model")
     parser.add_argument("--times", type=int, default=10)
     options, rest = parser.parse_known_args(argv)
-    config = load_config(options.config, dict(each.removeprefix("--config.").split("=", 1) for each in rest))
+    overrides = dict(each.removeprefix("--config.").split("=", 1) for each in rest)
+    config = resolve(load_config(options.config, overrides))
     here = topology.find("local")
     machine = report.machine(config, here)
     model = report.read_model(options.model or config.model)

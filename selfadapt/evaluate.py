@@ -14,7 +14,7 @@ from typing import Any
 from selfadapt import loop
 from selfadapt.checkpoint.units import Units
 from selfadapt.domains import Applied, Domain
-from selfadapt.engine.adapt.schedule import optimiser_steps
+from selfadapt.engine.adapt.schedule import optimizer_steps
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy, State
 from selfadapt.types import Edit, Outcome, Task, TokenSequence, Update
@@ -169,8 +169,8 @@ class Evaluation:
 
 def _equal_steps(alone: Update, other: Update) -> Update:
     """Returns an update with the epochs that give it at least as many optimizer steps as another has."""
-    wanted = len(optimiser_steps(other, len(other.sequences)))
-    each = max(1, len(optimiser_steps(alone.replace(epochs=1), len(alone.sequences))))
+    wanted = len(optimizer_steps(other, len(other.sequences)))
+    each = max(1, len(optimizer_steps(alone.replace(epochs=1), len(alone.sequences))))
     return alone.replace(epochs=-(-wanted // each))
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence as AbstractSequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfadapt.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,7 @@ class TokenSequence:
 
 TrainingSequence = str | tuple[str, str] | TokenSequence
 
+OPTIMIZERS = ("adamw", "sgd", "lion")
 SCHEDULES = ("linear", "cosine", "constant")
 LOSSES = ("all", "target")
 
@@ -117,7 +121,12 @@ class Update:
       schedule: "linear" (to zero), "cosine" (to zero) or "constant", after the warm-up.
       warmup_steps: optimizer steps of linear warm-up from zero.
       max_grad_norm: the global norm that the adapter's gradient is clipped to; `None` for no clipping.
-      weight_decay: AdamW's decoupled weight decay.
+      weight_decay: weight decay: decoupled from the gradient in AdamW and Lion, added to it in SGD.
+      optimizer: "adamw" (betas 0.9 and 0.999), "sgd" (momentum 0.9) or "lion" (betas 0.9 and 0.99), each as in torch
+        or optax; or any `optax.GradientTransformation` that turns a clipped gradient into the change of the
+        parameters, such as `optax.adam(1e-3)`. Such an optimizer has its own learning rate and weight decay;
+        `learning_rate` (with `schedule` and `warmup_steps`) and `weight_decay` apply to it only where it injects
+        hyper-parameters of these names: `optax.inject_hyperparams(optax.adam)(learning_rate=0.0)`.
       loss: "all" (every token after the first) or "target" (only the targets of pairs).
       shuffle: whether each epoch has its own random order.
       seed: seeds the order of the data and the initial adapter.
@@ -136,6 +145,7 @@ class Update:
     warmup_steps: int = 0
     max_grad_norm: float | None = 1.0
     weight_decay: float = 0.0
+    optimizer: str | optax.GradientTransformation = "adamw"
     loss: str = "all"
     shuffle: bool = True
     seed: int = 0
@@ -153,6 +163,16 @@ class Update:
                 raise InvalidValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 0")
         if self.schedule not in SCHEDULES:
             raise InvalidValueError(f"Update.schedule is {self.schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+        given = self.optimizer
+        if isinstance(given, str):
+            known = given in OPTIMIZERS
+        else:
+            known = all(callable(getattr(given, method, None)) for method in ("init", "update"))
+        if not known:
+            raise InvalidValueError(
+                f"Update.optimizer is {given!r}; it must be one of {', '.join(OPTIMIZERS)}, or an "
+                "optax.GradientTransformation"
+            )
         if self.loss not in LOSSES:
             raise InvalidValueError(f"Update.loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:

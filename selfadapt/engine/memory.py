@@ -12,21 +12,22 @@ import jax
 import numpy as np
 
 from selfadapt.engine import runtime
-from selfadapt.engine.adapt.schedule import Item, Shape, power_of_two
+from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
+from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
 from selfadapt.errors import OutOfMemoryError
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
-from selfadapt.models.lora import Adapters, resolve_targets
+from selfadapt.models.lora import Adapters, abstract_lora, resolve_targets
 from selfadapt.parallel import distributed, sharding
 from selfadapt.types import Update
 
 SHARE = 0.8  # of the free memory; the rest is for what the compiler adds
-# On a CPU small ticks stay in cache (1024 tokens take twice as long a token at 1M parameters); an
-# accelerator wants products of thousands of rows.
-TICK_TOKENS = {"cpu": (0, 512)}
-ACCELERATOR_TICK_TOKENS = (4096, 65536)
-# What a tick holds of each adapter in it, in sizes of its parameters: during the passes (factors, gradient), and when
-# activations are gone and the step is taken (moments and new values too). From programs compiled for TPUs.
-PASS_COPIES, STEP_COPIES = 3, 9
+# The least and the most tokens of a training step. On a CPU small ones stay in cache (1024 tokens take twice as long
+# per token at 1M parameters); an accelerator needs products of thousands of rows.
+STEP_TOKENS = {"cpu": (0, 512)}
+ACCELERATOR_STEP_TOKENS = (4096, 65536)
+# What a training step holds of each adapter in it, in sizes of its parameters: during the passes, and when activations
+# are freed and the step is taken (then the optimizer's state too, old and new). From programs compiled for TPUs.
+PASS_COPIES, STEP_COPIES = 3, 5
 
 
 def available_bytes() -> int:
@@ -52,7 +53,7 @@ def _free_bytes() -> int:
 
 
 def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor: int = 1) -> int:
-    """Bytes of one adapter's float32 parameters, on each of `tensor` devices that divide heads and MLP features."""
+    """Returns the bytes of one adapter's float32 parameters on each of `tensor` devices that divide its features."""
     features = 0
     for name in targets:
         for axis, size in zip(PROJECTION_AXES[name], config.projections()[name], strict=True):
@@ -61,7 +62,7 @@ def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor
 
 
 def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int) -> int:
-    """Bytes of activations that the backward pass of `tokens` tokens in rows of `time` keeps, roughly."""
+    """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`."""
     wide = config.num_heads * config.head_dim + 2 * config.num_kv_heads * config.head_dim
     layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * config.intermediate_size))
     layer += tokens * 2 * 4 * config.num_heads * time
@@ -81,33 +82,33 @@ def divided(adapters: int, mesh: Any) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptPlan:
-    """How `adapt` cuts its work.
+    """How `adapt` divides its adapters.
 
     Attributes:
-      wave: adapters trained at once.
-      stream: adapters of a wave whose ticks follow each other; streams run side by side.
+      chunk: adapters that are trained at once, since more do not fit in memory.
+      stream: adapters of a chunk that share training steps; the streams of a chunk run side by side.
       shard: adapters of a stream that one shard of the mesh holds; all of them without a mesh.
-      tick_tokens: the least and the most tokens that a tick aims at, on each shard.
+      step_tokens: the least and the most tokens that a training step aims at, on each shard.
       remat: whether activations are recomputed in the backward pass.
     """
 
-    wave: int
+    chunk: int
     stream: int
     shard: int
-    tick_tokens: tuple[int, int]
+    step_tokens: tuple[int, int]
     remat: bool
 
     def slots(self, shape: Shape) -> int:
-        """Adapters a tick on each shard, a power of two.
+        """Returns how many adapters of each shard a training step of a shape has slots for, a power of two.
 
-        A quarter of the shard's, since adapters of different sequence lengths wait in different queues and
-        a tick should be full; within the tokens that suit the machine. It depends on the shard's size
-        and the item's shape only, never on what the neighbours hold.
+        That is a quarter of the shard's adapters, since adapters of different sequence lengths wait in different
+        queues and a training step should be full, within the tokens that suit the machine. It depends on the size of
+        the shard and the shape only, never on the data of other adapters.
         """
-        item = shape.rows * shape.time
-        least, most = self.tick_tokens
-        slots = max(power_of_two(self.shard / 4), power_of_two(least / item))
-        while slots > 1 and slots * item > most:
+        tokens = shape.rows * shape.time
+        least, most = self.step_tokens
+        slots = max(power_of_two(self.shard / 4), power_of_two(least / tokens))
+        while slots > 1 and slots * tokens > most:
             slots //= 2
         return min(slots, power_of_two(self.shard))
 
@@ -116,18 +117,27 @@ def plan_adapt(
     config: ModelConfig,
     updates: Sequence[Update],
     init: Adapters | None,
-    streams: Sequence[Sequence[Item]],
+    micro_batches: Sequence[Sequence[MicroBatch]],
     params: Any,
     budget: int | None,
     mesh: Any = None,
 ) -> AdaptPlan:
-    """Chooses waves, tick sizes and rematerialisation so that training fits into memory.
+    """Chooses chunks, the size of training steps and rematerialization so that training fits in memory.
 
-    Memory is that of each device. A mesh's shards divide the adapters of a wave (the rows, where there is only
+    Memory is that of each device. A mesh's shards divide the adapters of a chunk (the rows, where there is only
     one), and its `tensor` axis the wider features. What these save of the activations is left as a reserve.
 
+    Args:
+      config: the architecture.
+      updates: the updates, of one optimizer.
+      init: adapters to start from, `None` for new ones.
+      micro_batches: the micro-batches of each update.
+      params: the base parameters, or their `jax.ShapeDtypeStruct`s.
+      budget: bytes for adapters and activations on each device; what is free by default.
+      mesh: the mesh.
+
     Raises:
-      MemoryError: not even one adapter fits.
+      OutOfMemoryError: not even one adapter fits.
     """
     budget = int(SHARE * available_bytes()) if budget is None else budget
     if init is None:
@@ -135,45 +145,49 @@ def plan_adapt(
         targets = sorted({name for update in updates for name in resolve_targets(update.targets, config)})
     else:
         rank, targets = next(iter(init.lora.a.values())).shape[-1], sorted(init.lora.a)
-    parts = any(not item.shape.whole for stream in streams for item in stream)
+    parts = any(not one.shape.whole for own in micro_batches for one in own)
     each = adapter_bytes(config, rank, targets, 1 if mesh is None else mesh.shape["tensor"])
-    kept = 4 if parts else 3  # parameters and two moments; the accumulated gradient if steps have parts
-    shapes = {item.shape for stream in streams for item in stream} or {Shape(1, 1, False, True)}
-    item = max(shape.rows * shape.time for shape in shapes)
+    factors = abstract_lora(config, 1, rank, targets, None)
+    moments = state_copies(optimizer_of(updates[0]), (factors.a, factors.b))
+    kept = 1 + moments + parts  # parameters and the optimizer's state; the accumulated gradient if steps have parts
+    shapes = {one.shape for own in micro_batches for one in own} or {Shape(1, 1, False, True)}
+    largest = max(shape.rows * shape.time for shape in shapes)
     smallest = min(shapes, key=lambda shape: shape.rows * shape.time)
     time = max(shape.time for shape in shapes)
     itemsize = np.dtype(params["norm"].dtype).itemsize
-    least, most = TICK_TOKENS.get(runtime.platform(mesh), ACCELERATOR_TICK_TOKENS)
-    tokens = max(item, most)
+    least, most = STEP_TOKENS.get(runtime.platform(mesh), ACCELERATOR_STEP_TOKENS)
+    tokens = max(largest, most)
     streams, (shards, _) = runtime.parallel_streams(mesh), divided(len(updates), mesh)
 
-    def plan(tokens: int, remat: bool, wave: int) -> AdaptPlan:
-        stream = -(-wave // streams)
+    def plan(tokens: int, remat: bool, chunk: int) -> AdaptPlan:
+        stream = -(-chunk // streams)
         shard = -(-stream // shards)
-        return AdaptPlan(wave=wave, stream=stream, shard=shard, tick_tokens=(min(least, tokens), tokens), remat=remat)
+        return AdaptPlan(chunk=chunk, stream=stream, shard=shard, step_tokens=(min(least, tokens), tokens), remat=remat)
 
-    def needed(tokens: int, remat: bool, wave: int) -> int:
-        at_once = min(streams, wave)
-        slots = at_once * plan(tokens, remat, wave).slots(smallest) * each
+    def needed(tokens: int, remat: bool, chunk: int) -> float:
+        at_once = min(streams, chunk)
+        slots = at_once * plan(tokens, remat, chunk).slots(smallest) * each
         activations = activation_bytes(config, tokens * at_once, time, remat, itemsize)
-        return -(-wave // shards) * kept * each + max(activations + PASS_COPIES * slots, STEP_COPIES * slots)
+        stepping = (STEP_COPIES + 2 * moments) * slots
+        return -(-chunk // shards) * kept * each + max(activations + PASS_COPIES * slots, stepping)
 
-    def fits(tokens: int, remat: bool, wave: int) -> bool:
-        return needed(tokens, remat, wave) <= budget
+    def fits(tokens: int, remat: bool, chunk: int) -> bool:
+        return needed(tokens, remat, chunk) <= budget
 
-    wave = len(updates)
-    remat = not fits(tokens, False, wave)
-    # Small ticks are slow where each one reads all weights for few tokens, so fewer adapters at once come before them.
-    while tokens > max(item, least) and not fits(tokens, remat, wave):
-        tokens = max(item, least, tokens // 2)
-    while wave > shards and not fits(tokens, remat, wave):
-        wave = sharding.round_up(-(-wave // 2), shards)
-    while tokens > item and not fits(tokens, remat, wave):
-        tokens = max(item, tokens // 2)
-    if not fits(tokens, remat, wave):
+    chunk = len(updates)
+    remat = not fits(tokens, False, chunk)
+    # Small training steps are slow where each one reads all weights for few tokens, so fewer adapters at once are tried
+    # first.
+    while tokens > max(largest, least) and not fits(tokens, remat, chunk):
+        tokens = max(largest, least, tokens // 2)
+    while chunk > shards and not fits(tokens, remat, chunk):
+        chunk = sharding.round_up(-(-chunk // 2), shards)
+    while tokens > largest and not fits(tokens, remat, chunk):
+        tokens = max(largest, tokens // 2)
+    if not fits(tokens, remat, chunk):
         raise OutOfMemoryError(
             f"one adapter of rank {rank} on rows of {time} tokens needs about "
-            f"{needed(tokens, remat, wave) / 2**20:.0f} MiB and {budget / 2**20:.0f} MiB are free; shorten the "
+            f"{needed(tokens, remat, chunk) / 2**20:.0f} MiB and {budget / 2**20:.0f} MiB are free; shorten the "
             "sequences or lower the rank or the batch size"
         )
-    return plan(tokens, remat, wave)
+    return plan(tokens, remat, chunk)

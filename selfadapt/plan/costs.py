@@ -14,7 +14,7 @@ from selfadapt.plan.hlo import Program
 from selfadapt.plan.programs import Machine, Step, device_bytes
 from selfadapt.plan.topology import Topology
 
-KINDS = ("weights", "adapters", "optimiser", "cache", "other", "temporaries")
+KINDS = ("weights", "adapters", "optimizer", "cache", "other", "temporaries")
 _EXHAUSTED = (r"Used ([\d.]+)([KMGT]?) of", r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -24,7 +24,7 @@ class Cost:
     """One program's costs, of one run on each device.
 
     Attributes:
-      name: the step's name; `verb`, `runs`, `tokens` and `padded` are the step's too.
+      name: the step's name; `phase`, `runs`, `tokens` and `padded` are the step's too.
       memory: bytes by kind (`KINDS`): "other" is what the arguments take beyond the kinds named, padding
         of their layout included; "temporaries" also holds results that overwrite no argument.
       limit: bytes that there are.
@@ -36,7 +36,7 @@ class Cost:
     """
 
     name: str
-    verb: str
+    phase: str
     runs: float
     tokens: float
     padded: float
@@ -91,7 +91,7 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
     for kind, held in step.held.items():
         memory[kind] += held
     fields = dict(
-        name=step.name, verb=step.verb, runs=step.runs, tokens=step.tokens, padded=step.padded, limit=machine.memory
+        name=step.name, phase=step.phase, runs=step.runs, tokens=step.tokens, padded=step.padded, limit=machine.memory
     )
     if step.lower is None:
         moved = 2 * inputs

@@ -1,6 +1,6 @@
 """The programs that a round runs, with abstract arguments: what to compile, and how often each one runs.
 
-Shapes come from the same host code that a run uses (waves, ticks, packing), fed with the workload's lengths.
+Shapes come from the code that schedules a run (`selfadapt.engine`), applied to the lengths of the workload.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.engine import memory, runtime, score
-from selfadapt.engine.adapt import schedule, train, training_step
+from selfadapt.engine import memory, score
+from selfadapt.engine.adapt import training_step
+from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
 from selfadapt.engine.generate.choose import Choice
+from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.lora import Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
@@ -34,18 +36,18 @@ class Step:
 
     Attributes:
       name: what it does and its shape.
-      verb: the part of a round that it belongs to.
+      phase: the phase of a round that it belongs to.
       runs: how often a round runs it.
-      tokens: tokens that one run works on, without padding.
-      padded: with padding.
+      tokens: tokens that one run processes, without padding.
+      padded: tokens with padding.
       inputs: its large arguments by kind, as abstract arrays.
-      held: bytes on each device, by kind, of what is kept there beside its arguments.
-      lower: traces it; `None` where nothing is compiled and only the memory counts.
-      trips: how often its loop runs where the program leaves that open.
+      held: bytes per device, by kind, of what stays in memory besides its arguments.
+      lower: lowers it; `None` where nothing is compiled and only the memory counts.
+      trips: the trip count of its loop where the program does not determine it.
     """
 
     name: str
-    verb: str
+    phase: str
     runs: float
     tokens: float
     padded: float
@@ -57,11 +59,11 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What programs are made for.
+    """The devices that programs are compiled for.
 
     Attributes:
       mesh: the mesh; `None` for one device of this process.
-      memory: bytes of each device.
+      memory: bytes per device.
     """
 
     mesh: Any
@@ -69,16 +71,11 @@ class Machine:
 
     @property
     def shards(self) -> int:
-        """Places on the mesh that hold adapters or rows of their own."""
+        """Data-parallel shards of the mesh."""
         return sharding.shards(self.mesh)
 
-    @property
-    def platform(self) -> str:
-        """The devices' platform."""
-        return runtime.platform(self.mesh)
-
     def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
-        """Returns an abstract array that lies where a real one would."""
+        """Returns an abstract array with the sharding of a real one."""
         return sharding.abstract(self.mesh, shape, dtype, axes)
 
 
@@ -92,7 +89,7 @@ def device_bytes(tree: Any) -> int:
 
 
 def abstract_model(model: Model, machine: Machine, dtype: str) -> Model:
-    """Returns a model whose parameters are abstract arrays on a machine."""
+    """Returns a model whose parameters are abstract arrays, sharded as on a machine."""
     params: dict[str, Any] = {"layers": {}}
     for weight in hf.weights(model.config):
         leaf = machine.array(weight.array_shape(model.config.num_layers), jnp.dtype(dtype), weight.axes)
@@ -103,7 +100,7 @@ def abstract_model(model: Model, machine: Machine, dtype: str) -> Model:
 
 
 class Planner:
-    """Makes the steps of a round of one experiment on one machine.
+    """Describes the programs of a round of one experiment on one machine.
 
     Args:
       config: the experiment.
@@ -117,7 +114,7 @@ class Planner:
         self.edits = config.contexts * config.edits
         self.at_once = min(config.at_once, self.edits)
         self.weights = device_bytes(model.params)
-        # The untrained weights stay for the controls, beside those of the policy once it has been trained.
+        # The untrained weights stay in memory for the controls, besides those of the policy once it has been trained.
         self.outer = make_outer(config)
         self.merges = getattr(self.outer, "merge", True)
         self.first_weights = self.weights if self.merges else 0
@@ -134,9 +131,9 @@ class Planner:
         yield from self._generating("sample", lengths, texts, adapter, 1, config.contexts / at_once)
 
     def training(self) -> Iterator[Step]:
-        """Yields the ticks that train the adapters of edits."""
+        """Yields the training steps of the adapters of edits."""
         updates = [self._update(index) for index in range(self.at_once) for _ in range(self.config.inner_runs)]
-        yield from self._ticks("adapt", updates, self.edits / self.at_once)
+        yield from self._adapting("adapt", updates, self.edits / self.at_once)
 
     def answering(self) -> Iterator[Step]:
         """Yields the programs that answer questions, each adapter its own."""
@@ -147,8 +144,8 @@ class Planner:
         )
 
     def improving(self) -> Iterator[Step]:
-        """Yields the ticks that train the policy on the chosen edits."""
-        yield from self._ticks("improve", [finetuning(self.config, self.outer, self.work)], 1.0)
+        """Yields the training steps of the policy on the selected edits."""
+        yield from self._adapting("improve", [finetuning(self.config, self.outer, self.work)], 1.0)
 
     def scoring(self) -> Iterator[Step]:
         """Yields the program of `log_likelihood` on every question, which a round itself does not use."""
@@ -167,7 +164,7 @@ class Planner:
 
         yield Step(
             name=f"log_likelihood {'x'.join(map(str, tokens.shape))}",
-            verb="log_likelihood",
+            phase="log_likelihood",
             runs=0,
             tokens=sum(length for _, length in lengths) / waves,
             padded=tokens.size,
@@ -197,6 +194,12 @@ class Planner:
         targets = resolve_targets(update.targets, self.model.config)
         return abstract_lora(self.model.config, self._stack(count), update.rank, targets, self.machine.mesh)
 
+    def _trained(self, updates: Sequence[Update]) -> Lora:
+        """Returns the abstract stack of adapters that updates train: the largest rank, and the targets of any."""
+        config, count = self.model.config, self._stack(len(updates))
+        targets = resolve_targets({name for u in updates for name in resolve_targets(u.targets, config)}, config)
+        return abstract_lora(config, count, max(u.rank for u in updates), targets, self.machine.mesh)
+
     def _held(self, stack: int, wave: batching.Wave) -> dict[str, int]:
         """Returns what lies beside a wave: the first weights, and the stack where the wave's adapters are a copy."""
         copied = stack > 1 and wave.shape[0] != stack
@@ -219,12 +222,18 @@ class Planner:
         return max(waves, key=lambda wave: math.prod(wave.shape)), len(waves)
 
     def _generating(
-        self, verb: str, lengths: list[tuple[int, int]], texts: _Texts, update: Update | None, count: int, chunks: float
+        self,
+        phase: str,
+        lengths: list[tuple[int, int]],
+        texts: _Texts,
+        update: Update | None,
+        count: int,
+        chunks: float,
     ) -> Iterator[Step]:
         """Yields the two programs of `generate`.
 
         Args:
-          verb: the part of the round.
+          phase: the phase of the round.
           lengths: each prompt's adapter and tokens.
           texts: what is written.
           update: what the adapters were made by; `None` for the base model.
@@ -259,8 +268,8 @@ class Planner:
                 )
 
         yield Step(
-            name=f"{verb} start {adapters}x{prompts}x{width}",
-            verb=verb,
+            name=f"{phase} start {adapters}x{prompts}x{width}",
+            phase=phase,
             runs=waves * chunks,
             tokens=sum(length for _, length in lengths) / waves,
             padded=tokens.size,
@@ -281,8 +290,8 @@ class Planner:
 
         runs = (texts.longest - 1) / trips
         yield Step(
-            name=f"{verb} extend {adapters}x{shape[1]}, {room} slots",
-            verb=verb,
+            name=f"{phase} extend {adapters}x{shape[1]}, {room} slots",
+            phase=phase,
             runs=waves * chunks * runs,
             tokens=len(lengths) * texts.samples * (texts.typical - 1) / waves / runs,
             padded=math.prod(shape) * trips,
@@ -302,70 +311,78 @@ class Planner:
         small = {name: placed(getattr(state, name)) for name in ("tokens", "positions", "slot", "step", "done")}
         return sampling.State(cache=cache, **small)
 
-    def _ticks(self, verb: str, updates: list[Update], chunks: float) -> Iterator[Step]:
-        """Yields the ticks of one `adapt`, one program for each shape."""
-        config, model, machine = self.model.config, self.model, self.machine
-        token_ids = train._token_ids(model, updates)
-        encoded = {id(update): schedule.encode(update, token_ids) for update in updates}
-        items = [schedule.items(k, u, encoded[id(u)], config.hidden_size) for k, u in enumerate(updates)]
-        plan = memory.plan_adapt(config, updates, None, items, model.params, self.budget, machine.mesh)
-        shards, row_multiple = memory.divided(len(updates), machine.mesh)
-        accumulate = any(not item.shape.whole for own in items for item in own)
-        widest = max(updates, key=lambda update: update.rank)
-        state = self._state(self._lora(plan.stream, widest), accumulate)
-        shard_size = state.scale.shape[0] // shards
-        finished = device_bytes(self._lora(len(updates), widest)) - device_bytes(state.factors)
-        held = {"weights": self.first_weights, "adapters": max(0, finished)}
+    def _adapting(self, phase: str, updates: list[Update], chunks: float) -> Iterator[Step]:
+        """Yields the training steps of one `adapt`, one program for each shape.
 
-        kinds: dict[tuple, _Ticks] = {}  # shapes that a mesh pads to the same one are one program
-        for start in range(0, len(updates), plan.stream):
-            part = slice(start, start + plan.stream)
-            for shape, chosen in schedule.ticks(items[part], plan.slots, shard_size):
-                slots, rows = plan.slots(shape) * shards, sharding.round_up(shape.rows, row_multiple)
-                kind = slots, rows, shape.time, shape.packed, shape.whole
-                kinds.setdefault(kind, _Ticks(shape, part, chosen, slots, rows)).add(chosen)
-        for ticks in sorted(kinds.values(), key=lambda ticks: -ticks.rows * ticks.shape.time):
-            shape, part = ticks.shape, ticks.part
-            batch = schedule.arrays(shape, ticks.chosen, ticks.slots, ticks.rows)
-            steps = [own[-1].step + 1 if own else 0 for own in items[part]]
-            batch |= train._hyperparameters(ticks.chosen, updates[part], steps, part.start, ticks.slots, shard_size)
-            given = state.replace(gradient=None) if shape.whole else state
-            aside = device_bytes(state.gradient) if shape.whole else 0
+        Args:
+          phase: the phase of the round.
+          updates: what is trained at once.
+          chunks: how often a round does this.
+
+        Raises:
+          UserError: none of the updates can be trained.
+        """
+        config, model, machine = self.model.config, self.model, self.machine
+        plan = plan_work(model, updates, memory_bytes=self.budget)
+        if not plan.micro_batches:
+            raise UserError(
+                f"{phase}: none of the updates can be trained ({plan.problems[0]}); texts must be shorter, or their "
+                "sizes given with --tokens"
+            )
+        streams = [stream for chunk in plan.chunks for stream in chunk]
+        programs: dict[tuple, _Program] = {}  # shapes that a mesh pads to the same one are one program
+        for stream in streams:
+            for step in stream.training_steps():
+                key = *step.array_shape, step.shape.packed, step.shape.whole, stream.optimizer
+                programs.setdefault(key, _Program(stream, step)).add(step)
+        finished = device_bytes(self._trained(updates))
+        for program in sorted(programs.values(), key=lambda each: -each.step.rows * each.step.shape.time):
+            stream, step = program.stream, program.step
+            state = training_step.abstract_state(
+                self._trained(stream.updates), machine.mesh, optimizer=stream.optimizer, accumulate=stream.accumulates
+            )
+            given = state.replace(gradient=None) if step.shape.whole else state
+            factors = device_bytes(given.factors)
+            slots, rows, time = step.array_shape
             yield Step(
-                name=f"{verb} {ticks.slots}x{ticks.rows}x{shape.time}"
-                + (", packed" if shape.packed else "")
-                + ("" if shape.whole else ", part of a step")
-                + (", remat" if plan.remat else ""),
-                verb=verb,
-                runs=ticks.count * chunks,
-                tokens=ticks.tokens / ticks.count,
-                padded=batch["tokens"].size,
+                name=f"{phase} {slots}x{rows}x{time}"
+                + (", packed" if step.shape.packed else "")
+                + ("" if step.shape.whole else ", part of a step")
+                + (", remat" if stream.plan.remat else ""),
+                phase=phase,
+                runs=program.runs * chunks,
+                tokens=program.tokens / program.runs,
+                padded=math.prod(step.array_shape),
                 inputs={
                     "weights": model.params,
                     "adapters": given.factors,
-                    "optimiser": (given.mu, given.nu, given.gradient),
+                    "optimizer": (given.optimizer, given.gradient),
                 },
-                held=held | {"optimiser": aside},
-                lower=functools.partial(self._lower_tick, given, batch, plan.remat, shards),
+                held={
+                    "weights": self.first_weights,
+                    "adapters": max(0, finished - factors),
+                    "optimizer": device_bytes(state.gradient) if step.shape.whole else 0,
+                },
+                lower=functools.partial(
+                    training_step.lower,
+                    model.params,
+                    given,
+                    stream.batch(step),
+                    machine.mesh,
+                    config=config,
+                    optimizer=stream.optimizer,
+                    remat=stream.plan.remat,
+                    shards=stream.shards,
+                ),
             )
-        if plan.wave < len(updates):
-            yield self._joining(verb, updates, widest, chunks)
+        if len(plan.chunks) > 1:
+            yield self._joining(phase, updates, chunks)
 
-    def _joining(self, verb: str, updates: list[Update], widest: Update, chunks: float) -> Step:
-        """Returns what happens after several waves: their adapters are put into one stack, and lie there twice."""
-        lora = self._lora(len(updates), widest)
+    def _joining(self, phase: str, updates: list[Update], chunks: float) -> Step:
+        """Returns what follows several chunks: their adapters are copied into one stack."""
+        lora = self._trained(updates)
         held = {"weights": self.weights + self.first_weights, "adapters": device_bytes(lora)}
-        return Step(f"{verb} join {len(updates)}", verb, chunks, 0, 0, {"adapters": lora}, held, None)
-
-    def _state(self, lora: Lora, accumulate: bool) -> training_step.State:
-        """Returns the abstract state that training these adapters starts from, sharded as in training."""
-        shapes = jax.eval_shape(functools.partial(training_step.initial_state, accumulate=accumulate), lora)
-        return training_step.with_axes(lambda leaf, axes: self.machine.array(leaf.shape, leaf.dtype, axes), shapes)
-
-    def _lower_tick(self, state: training_step.State, batch: dict, remat: bool, shards: int) -> Any:
-        program = training_step.program(self.machine.platform)
-        with sharding.using(self.machine.mesh):
-            return program.lower(self.model.params, state, batch, config=self.model.config, remat=remat, shards=shards)
+        return Step(f"{phase} join {len(updates)}", phase, chunks, 0, 0, {"adapters": lora}, held, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,18 +397,15 @@ class _Texts:
 
 
 @dataclasses.dataclass
-class _Ticks:
-    """The ticks of one program: the first one's shape, adapters, items, slots and rows, and how many there are."""
+class _Program:
+    """A program of `adapt`: its first stream and training step, how many it runs, and their tokens."""
 
-    shape: schedule.Shape
-    part: slice
-    chosen: dict[int, schedule.Item]
-    slots: int
-    rows: int
-    count: int = 0
+    stream: Stream
+    step: TrainingStep
+    runs: int = 0
     tokens: int = 0
 
-    def add(self, chosen: dict[int, schedule.Item]) -> None:
-        """Counts a tick with its real tokens."""
-        self.count += 1
-        self.tokens += sum(len(s.ids) for item in chosen.values() for row in item.rows for s in row)
+    def add(self, step: TrainingStep) -> None:
+        """Counts a training step."""
+        self.runs += 1
+        self.tokens += step.tokens

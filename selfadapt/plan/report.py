@@ -23,8 +23,8 @@ from selfadapt.plan.programs import Machine, Planner, abstract_model
 from selfadapt.plan.topology import Topology, find
 from selfadapt.plan.workload import Assumed, Workload, workload
 
-VERBS = ("sample", "adapt", "answer", "improve")  # the parts of a round
-ALL = (*VERBS, "log_likelihood")
+PHASES = ("sample", "adapt", "answer", "improve")  # the parts of a round
+ALL = (*PHASES, "log_likelihood")
 
 
 def plan(
@@ -55,7 +55,7 @@ def plan(
     Raises:
       UserError: a field, the model or the topology cannot be used.
     """
-    if unknown := [verb for verb in only if verb not in ALL]:
+    if unknown := [phase for phase in only if phase not in ALL]:
         raise UserError(f"a plan has no part {unknown[0]!r}; there are {', '.join(ALL)}")
     config, machine_for = resolve(config), find(topology)
     architecture = read_model(model or config.model)
@@ -118,8 +118,8 @@ def costs_of(
     planner = Planner(config, abstract_model(model, where, config.dtype), where, work)
     costs: list[Cost] = []
     parts = (planner.sampling, planner.training, planner.answering, planner.improving, planner.scoring)
-    for verb, steps in zip(ALL, parts, strict=True):
-        if verb not in only:
+    for phase, steps in zip(ALL, parts, strict=True):
+        if phase not in only:
             continue
         try:
             for step in steps():
@@ -129,7 +129,7 @@ def costs_of(
                     return costs
         except MemoryError as error:
             weights = dict.fromkeys(KINDS, 0.0) | {"weights": float(planner.weights + planner.first_weights)}
-            costs.append(Cost(verb, verb, 0, 0, 0, weights, where.memory, problem=str(error)))
+            costs.append(Cost(phase, phase, 0, 0, 0, weights, where.memory, problem=str(error)))
             if only_memory:
                 return costs
     return costs
@@ -137,10 +137,10 @@ def costs_of(
 
 def summary(config: Any, model: Model, work: Workload, topology: Topology, costs: list[Cost]) -> dict[str, Any]:
     """Returns a plan as JSON values."""
-    seconds = dict.fromkeys([verb for verb in VERBS if any(each.verb == verb for each in costs)], 0.0)
+    seconds = dict.fromkeys([phase for phase in PHASES if any(each.phase == phase for each in costs)], 0.0)
     for each in costs:
-        if each.verb in seconds:
-            seconds[each.verb] += each.runs * each.time
+        if each.phase in seconds:
+            seconds[each.phase] += each.runs * each.time
     edits = config.contexts * config.edits
     fits = all(each.fits for each in costs)
     total = sum(seconds.values())

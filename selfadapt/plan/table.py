@@ -7,7 +7,7 @@ from typing import Any
 
 from selfadapt.plan.costs import KINDS
 
-_TITLES = {"optimiser": "optim", "temporaries": "temp"}
+_TITLES = {"optimizer": "optim", "temporaries": "temp"}
 
 
 def format_plan(plan: dict[str, Any]) -> str:
@@ -67,7 +67,7 @@ def _verdict(plan: dict[str, Any]) -> list[str]:
         return ["It fits."]
     if plan["fits"]:
         seconds = plan["round"]["seconds"]
-        shares = ", ".join(f"{verb} {value:.3g} s" for verb, value in seconds.items())
+        shares = ", ".join(f"{phase} {value:.3g} s" for phase, value in seconds.items())
         rates = f"{plan['round']['edits_per_second']:.3g} edits/s"
         if (sampled := plan["round"]["new_tokens_per_second"]) is not None:
             rates += f", {sampled:.4g} sampled tokens/s"

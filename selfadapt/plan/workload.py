@@ -111,7 +111,7 @@ def _measured(config: Any, model: Model) -> Workload:
     tasks = domain.tasks("train", config.contexts, 0)
 
     def lengths(texts: Sequence[str]) -> tuple[int, ...]:
-        return tuple(map(len, model.tokenizer(list(texts), verbose=False)["input_ids"])) if texts else ()
+        return tuple(map(len, model.tokenizer(list(texts), phaseose=False)["input_ids"])) if texts else ()
 
     texts = [domain.oracle(task) for task in tasks]
     edits = lengths([text for text in texts if text is not None]) or (config.sampling.max_new_tokens,)

@@ -340,7 +340,7 @@ def test_damaged_adapters_are_named_and_trained_again(model, tmp_path, how):
 
 
 def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_damaged(model, tmp_path):
-    update = Update(["The sky is green.", "The sea is red."], rank=4, epochs=4)  # 8 ticks
+    update = Update(["The sky is green.", "The sea is red."], rank=4, epochs=4)  # 8 training steps
     arrays, named, ticks = tmp_path / "run" / "arrays", [], []
 
     class Watched:
@@ -349,7 +349,7 @@ def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_dama
 
         def offer(self, name, about, tree):
             self.inner.offer(name, about, tree)
-            ticks.append(about()["ticks"])
+            ticks.append(about()["training_steps"])
             if ticks[-1] == 4:
                 self.inner._store.settle()
                 shutil.copytree(arrays, tmp_path / "fourth")
@@ -384,7 +384,7 @@ def test_adapters_in_flight_start_again_where_the_work_is_cut_otherwise(model, t
     with units_at(tmp_path) as stored, pytest.raises(Preempted):
         stored.within("0").adapters(model, trained(model))
     monkeypatch.undo()
-    monkeypatch.setattr("selfadapt.engine.memory.TICK_TOKENS", {"cpu": (8, 8)})
+    monkeypatch.setattr("selfadapt.engine.memory.STEP_TOKENS", {"cpu": (8, 8)})
     with units_at(tmp_path) as stored:
         same_adapters(stored.within("0").adapters(model, trained(model)), trained(model)(None))
 

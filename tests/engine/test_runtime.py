@@ -30,12 +30,12 @@ def test_two_streams_give_what_one_gives(model, monkeypatch):
         monkeypatch.setattr(runtime, "parallel_streams", lambda mesh, count=streams: count)
         results.append(adapt(model, updates(5)))
     one, two = results
-    assert one.stats["tokens"] == two.stats["tokens"] and one.stats["waves"] == two.stats["waves"] == 1
+    assert one.stats["tokens"] == two.stats["tokens"] and one.stats["chunks"] == two.stats["chunks"] == 1
     for k in range(5):
         np.testing.assert_allclose(one.losses[k], two.losses[k], rtol=1e-5)
 
 
-def test_progress_counts_every_item_of_every_stream(model, monkeypatch):
+def test_progress_counts_every_micro_batch_of_every_stream(model, monkeypatch):
     monkeypatch.setattr(runtime, "parallel_streams", lambda mesh: 2)
     seen = []
     adapt(model, updates(5), progress=lambda done, total: seen.append((done, total)))

@@ -41,7 +41,8 @@ def loaded(overrides):
 @pytest.fixture
 def small(tmp_path):
     """A tiny model's `config.json`, and the overrides of a small experiment."""
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
+    architecture = dataclasses.replace(CONFIG, max_position_embeddings=512)
+    (tmp_path / "config.json").write_text(json.dumps(architecture.to_json()))
     fields = {"model": str(tmp_path), "contexts": "4", "edits": "2", "at_once": "4", "inner.rank": "4"}
     fields |= {"inner_runs": "1", "answer.max_new_tokens": "8", "domain.max_segments": "8", "sampling.top_p": "1.0"}
     return tmp_path, fields | {"sampling.max_new_tokens": "64", "outer.rest_em.rank": "4"}
@@ -100,12 +101,12 @@ def test_batched_products_written_as_convolutions_are_counted():
         "  %c = bf16[4,48,4,128]{3,1,2,0} convolution(%a, %b), window={size=1x4 pad=0_0x3_3 rhs_reversal=0x1}, "
         "dim_labels=0bf1_1oi0->0b1f"
     )
-    product = hlo._instruction(line)
-    around = {
-        "a": hlo._instruction("  %a = bf16[4,48,3584,1]{2,1,3,0} parameter(0)"),
-        "b": hlo._instruction("  %b = bf16[4,128,3584,1]{2,1,0,3} parameter(1)"),
-    }
-    assert hlo.Program._product_flops(product, around) == 2 * 4 * 48 * 4 * 128 * 3584
+    program = hlo.Program(
+        "HloModule m\n\nENTRY %main (a: bf16[4,48,3584,1], b: bf16[4,128,3584,1]) -> bf16[4,48,4,128] {\n"
+        "  %a = bf16[4,48,3584,1]{2,1,3,0} parameter(0)\n  %b = bf16[4,128,3584,1]{2,1,0,3} parameter(1)\n"
+        f"  ROOT {line.strip()}\n}}\n"
+    )
+    assert program.flops() == 2 * 4 * 48 * 4 * 128 * 3584
 
 
 def test_products_of_a_library_are_counted():
@@ -133,7 +134,7 @@ def test_products_of_a_library_are_counted():
 )
 def test_groups_are_read_in_every_form(written):
     line = f"  %g = f32[8]{{0}} all-gather(%a), channel_id=1, {written}, dimensions={{0}}"
-    groups = hlo._groups(hlo._instruction(line), 4)
+    groups = hlo.device_groups(hlo.read_instruction(line), 4)
     assert sorted(map(sorted, groups)) == [[0, 2], [1, 3]]
     gather = hlo.Collective("all-gather", 32, 1, groups)
     assert gather.axes({"data": 2, "tensor": 2}) == ("data",) and gather.sent() == 16
@@ -167,7 +168,7 @@ def planner(rank=4, **changes):
     return Planner(config, abstract_model(Model(architecture, {}), machine, "float32"), machine, work)
 
 
-def test_flops_of_a_tick_are_those_counted_from_its_tokens(monkeypatch):
+def test_flops_of_a_training_step_are_those_counted_from_its_tokens(monkeypatch):
     monkeypatch.setattr(runtime, "parallel_streams", lambda mesh: 1)
     # Where layers are unrolled, the compiler drops what would flow back past the first one.
     for layers, tolerance in ((8, 0.01), (2, 0.07)):
@@ -204,8 +205,8 @@ def test_a_plan_says_what_it_takes_in_json(small, capsys):
     assert plan["fits"] and plan["topology"]["measured"] and plan["topology"]["mesh"]["data"] == 1
     assert plan["model"]["name"] == str(directory) and plan["round"]["edits"] == 8
     assert plan["round"]["edits_per_second"] == pytest.approx(8 / sum(plan["round"]["seconds"].values()))
-    verbs = {program["verb"] for program in plan["programs"]}
-    assert verbs == {*report.VERBS, "log_likelihood"}
+    phases = {program["phase"] for program in plan["programs"]}
+    assert phases == {*report.PHASES, "log_likelihood"}
     for program in plan["programs"]:
         assert set(program["memory"]) == set(KINDS) and program["memory"]["weights"] > 0
         assert program["needed"] == sum(program["memory"].values()) <= program["limit"]
@@ -219,12 +220,18 @@ def test_a_plan_says_what_it_takes_in_json(small, capsys):
 def test_a_plan_can_be_of_some_parts_only(small):
     config, told = loaded(small[1]), Assumed.parse(TOKENS)
     plan = report.plan(config, "local", assumed=told, only=["adapt"])
-    assert {program["verb"] for program in plan["programs"]} == set(plan["round"]["seconds"]) == {"adapt"}
+    assert {program["phase"] for program in plan["programs"]} == set(plan["round"]["seconds"]) == {"adapt"}
     assert "sampled tokens/s" not in table.format_plan(plan)
     scores = report.plan(config, "local", assumed=told, only=["log_likelihood"])
     assert scores["round"]["seconds"] is None and table.format_plan(scores).endswith("It fits.")
     with pytest.raises(UserError, match="a plan has no part 'score'; there are sample, adapt"):
         report.plan(config, "local", assumed=told, only=["score"])
+
+
+def test_texts_that_exceed_the_context_are_an_error_that_names_the_way_out(small):
+    config = loaded(small[1])
+    with pytest.raises(UserError, match=r"improve: none .*\(invalid: sequence 0 has 594 tokens.*--tokens"):
+        report.plan(config, "local", assumed=Assumed.parse("passage=500,edit=30"), only=["improve"])
 
 
 def test_the_weights_file_itself_is_not_needed_but_its_config_is(tmp_path):
@@ -290,8 +297,8 @@ def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
 
 def test_what_does_not_fit_comes_with_changes_that_were_compiled(small, monkeypatch):
     config = loaded(small[1] | {"contexts": "8", "edits": "4", "at_once": "32"})
-    for verb in ("sampling", "improving", "scoring"):  # these take the same however many edits are scored at once
-        monkeypatch.setattr(Planner, verb, lambda self: ())
+    for phase in ("sampling", "improving", "scoring"):  # these take the same however many edits are scored at once
+        monkeypatch.setattr(Planner, phase, lambda self: ())
     whole = report.plan(config, "local", assumed=Assumed.parse(TOKENS))
     largest = max(program["needed"] for program in whole["programs"])
     chip = dataclasses.replace(CHIP, memory=0.75 * largest)
@@ -345,8 +352,8 @@ def test_the_benchmark_of_predictions_runs_every_program(small, capsys):
     plan.main([f"--config={QUICKSTART}", "--times=1", *overrides])
     printed = capsys.readouterr().out
     assert "test chip: 100 GFLOP/s, 10 GB/s, measured" in printed
-    for verb in ("sample start", "sample extend", "adapt", "answer start", "answer extend", "improve"):
-        (line, *_) = [line for line in printed.splitlines() if line.startswith(verb)]
+    for phase in ("sample start", "sample extend", "adapt", "answer start", "answer extend", "improve"):
+        (line, *_) = [line for line in printed.splitlines() if line.startswith(phase)]
         assert float(line.split()[-1]) > 0
 
 
@@ -368,7 +375,7 @@ def test_a_real_slice_is_compiled_for_without_its_chips(small):
     plan = json.loads(done.stdout)
     assert plan["fits"] and plan["topology"]["chip"]["name"] == "TPU v5e"
     assert plan["topology"]["mesh"] == {"data": 4, "fsdp": 2, "tensor": 2}
-    ticks = [program for program in plan["programs"] if program["verb"] == "adapt"]
-    over = {axis for program in ticks for each in program["collectives"] for axis in each["axes"]}
+    steps = [program for program in plan["programs"] if program["phase"] == "adapt"]
+    over = {axis for program in steps for each in program["collectives"] for axis in each["axes"]}
     assert over == {"fsdp", "tensor"}  # nothing crosses `data`
-    assert all(program["seconds"]["links"] > 0 for program in ticks)
+    assert all(program["seconds"]["links"] > 0 for program in steps)

@@ -68,11 +68,11 @@ def test_a_plan_divides_memory_and_names_the_axes(shape, tmp_path, monkeypatch):
     told = Assumed.parse("passage=24,edit=30,longest=40,line=10,questions=2,question=12")
     plan = report.plan(config, "local", assumed=told)
     assert plan["fits"] and tuple(plan["topology"]["mesh"].values()) == shape
-    assert {"sample", "adapt", "answer", "improve", "log_likelihood"} == {each["verb"] for each in plan["programs"]}
-    ticks = [program for program in plan["programs"] if program["verb"] == "adapt"]
-    over = {axis for program in ticks for each in program["collectives"] for axis in each["axes"]}
+    assert {"sample", "adapt", "answer", "improve", "log_likelihood"} == {each["phase"] for each in plan["programs"]}
+    steps = [program for program in plan["programs"] if program["phase"] == "adapt"]
+    over = {axis for program in steps for each in program["collectives"] for axis in each["axes"]}
     assert "data" not in over
     assert over == {name for name, size in zip(("data", "fsdp", "tensor"), shape, strict=True) if size > 1} - {"data"}
     # All that is divided by fsdp and tensor is at least so much smaller; norms and odd sizes stay whole.
     whole = plan["model"]["parameters"] * 4 * 2  # with the untrained weights
-    assert whole / math.prod(shape[1:]) <= ticks[0]["memory"]["weights"] < whole / math.prod(shape[1:]) * 1.5
+    assert whole / math.prod(shape[1:]) <= steps[0]["memory"]["weights"] < whole / math.prod(shape[1:]) * 1.5

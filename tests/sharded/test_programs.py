@@ -175,25 +175,25 @@ def test_training_goes_on_from_given_adapters(one_device, sharded, sharded_model
         np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
-def test_waves_that_memory_forces_change_nothing(one_device, sharded_model, monkeypatch):
+def test_chunks_that_memory_forces_change_nothing(one_device, sharded_model, monkeypatch):
     real = memory.plan_adapt
-    monkeypatch.setattr(memory, "plan_adapt", lambda *args: dataclasses.replace(real(*args), wave=8))
+    monkeypatch.setattr(memory, "plan_adapt", lambda *args: dataclasses.replace(real(*args), chunk=8))
     small = adapt(sharded_model, UPDATES)
-    assert small.stats["waves"] == 2
+    assert small.stats["chunks"] == 2
     found = np.asarray(sharded_model.logits(np.stack([TOKENS] * COUNT), small))
     np.testing.assert_allclose(found, one_device["logits"], **LOGITS)
 
 
 def test_no_collective_of_an_adapt_step_crosses_data(sharded_model, mesh, monkeypatch):
     texts = []
-    program = training_step.program()
+    program = training_step.program("cpu")
 
     class Recording:
         def __call__(self, *args, **kwargs):
             texts.append(program.lower(*args, **kwargs).compile().as_text())
             return program(*args, **kwargs)
 
-    monkeypatch.setattr(training_step, "program", Recording)
+    monkeypatch.setattr(training_step, "program", lambda platform: Recording())
     adapt(sharded_model, UPDATES[:8])
     assert texts
     axes = set()

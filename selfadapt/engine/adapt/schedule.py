@@ -1,10 +1,10 @@
-"""Turns updates into a schedule of equally shaped batches for the `adapt` program. Host code only.
+"""Cuts updates into micro-batches, and groups micro-batches of equal shape into training steps. Host code only.
 
-Every adapter is a stream of *items*: blocks of packed rows that add up to its optimiser steps. A *tick*
-runs one item of each of several adapters that need the same shape just now. Adapters do not wait for
-each other: one whose next sequence is short goes into a tick of short rows, so that a batch size of one
-with lengths from 6 to 60 tokens is not padded to 60. What an item looks like depends on its own update
-alone, never on its neighbours.
+An update is a sequence of *micro-batches*: blocks of packed rows that add up to its optimizer steps. A *training
+step* runs one micro-batch of each of several adapters whose next micro-batches have the same shape. Adapters do not
+wait for each other: one whose next sequence is short joins a training step of short rows, so a batch size of one with
+lengths from 6 to 60 tokens is not padded to 60. The shape of a micro-batch depends on its own update alone, never on
+the other adapters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,12 @@ from selfadapt.errors import InvalidTypeError
 from selfadapt.types import TokenSequence, Update
 
 SHORTEST_ROW = 16
-MAX_ITEM_TOKENS = 8192  # a step with more tokens is cut into several items
+MAX_MICRO_BATCH_TOKENS = 8192  # an optimizer step with more tokens is cut into several micro-batches
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One tokenised training sequence.
+    """One tokenized training sequence.
 
     Attributes:
       ids: `[time]`, token ids.
@@ -43,13 +42,13 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The shape of an item, and with it the program that runs it.
+    """The shape of a micro-batch, which determines the program that runs it.
 
     Attributes:
-      time: tokens a row, padding included.
-      rows: rows an item.
+      time: tokens per row, padding included.
+      rows: rows per micro-batch.
       packed: whether rows hold several sequences, or hide some tokens, and so need segments.
-      whole: whether the item is a whole optimiser step; parts of a step accumulate their gradient.
+      whole: whether the micro-batch is a whole optimizer step; parts of a step accumulate their gradient.
     """
 
     time: int
@@ -59,15 +58,16 @@ class Shape:
 
 
 @dataclasses.dataclass
-class Item:
+class MicroBatch:
     """A block of rows of one adapter.
 
     Attributes:
-      adapter: which adapter it trains.
-      step: which optimiser step it belongs to.
+      adapter: the index of the adapter that it trains.
+      step: the index of the optimizer step that it belongs to.
+      shape: its shape.
       rows: for each row, the sequences in it.
-      last: whether the step's update is applied after it.
-      targets: the number of target tokens of the whole step.
+      last: whether the optimizer step is taken after it.
+      targets: the number of target tokens of the whole optimizer step.
     """
 
     adapter: int
@@ -77,9 +77,14 @@ class Item:
     last: bool
     targets: int
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each of its sequences."""
+        return [len(sequence.ids) for row in self.rows for sequence in row]
+
 
 def encode(update: Update, tokenizer: Callable[[str, bool], list[int]]) -> list[Encoded]:
-    """Tokenises an update's sequences; those with no target token are left out.
+    """Tokenizes an update's sequences; those with no target token are left out.
 
     Args:
       update: the update.
@@ -123,11 +128,15 @@ def encode(update: Update, tokenizer: Callable[[str, bool], list[int]]) -> list[
     return encoded
 
 
-def optimiser_steps(update: Update, count: int) -> list[list[int]]:
-    """Returns for each optimiser step the indices of its sequences, over all epochs.
+def optimizer_steps(update: Update, count: int) -> list[list[int]]:
+    """Returns for each optimizer step the indices of its sequences, over all epochs.
 
     The order of each epoch depends on the update's seed and the epoch alone. As in Hugging Face's
     Trainer the last batch of an epoch may be smaller.
+
+    Args:
+      update: the update.
+      count: how many sequences it has.
     """
     steps = []
     size = update.batch_size * update.gradient_accumulation
@@ -141,7 +150,7 @@ def optimiser_steps(update: Update, count: int) -> list[list[int]]:
 
 
 def learning_rate(update: Update, step: int, total: int) -> float:
-    """Returns the rate of optimiser step `step` (from 0) of `total`, as Hugging Face's schedules define it."""
+    """Returns the learning rate of optimizer step `step` (from 0) of `total`, as in Hugging Face's schedules."""
     if step < update.warmup_steps:
         return update.learning_rate * step / max(1, update.warmup_steps)
     if update.schedule == "constant":
@@ -152,10 +161,10 @@ def learning_rate(update: Update, step: int, total: int) -> float:
     return update.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
-def bucket(length: int) -> int:
-    """Rounds a row's length up to a power of two or one and a half times one, at least `SHORTEST_ROW`.
+def row_length(length: int) -> int:
+    """Rounds the length of a row up to 2^n or 1.5 * 2^n tokens, at least `SHORTEST_ROW`.
 
-    >>> [bucket(n) for n in (3, 17, 25, 60, 65, 100)]
+    >>> [row_length(n) for n in (3, 17, 25, 60, 65, 100)]
     [16, 24, 32, 64, 96, 128]
     """
     power = SHORTEST_ROW
@@ -170,20 +179,23 @@ def power_of_two(number: float) -> int:
 
 
 def pack(sequences: Sequence[Encoded], hidden_size: int) -> tuple[int, list[list[Encoded]]]:
-    """Packs a step's sequences into rows; returns the rows' length and what each holds.
+    """Packs the sequences of an optimizer step into rows of equal length.
 
     The length is the one that costs least: longer rows waste fewer tokens on padding but more on
-    attention, whose share of a token's cost grows as length / (6 * hidden size).
+    attention, whose share of the cost per token grows as length / (6 * hidden size).
+
+    Returns:
+      The rows' length, and the sequences in each row.
     """
     best: tuple[float, int, list[list[Encoded]]] | None = None
     total = sum(len(s.ids) for s in sequences)
-    time = bucket(max(len(s.ids) for s in sequences))
+    time = row_length(max(len(s.ids) for s in sequences))
     while True:
         rows: list[list[Encoded]] = []
         free: list[int] = []
         for sequence in sorted(sequences, key=lambda s: -len(s.ids)):
             size = len(sequence.ids)
-            place = next((row for row, room in enumerate(free) if room >= size), None)
+            place = next((row for row, left in enumerate(free) if left >= size), None)
             if place is None:
                 rows.append([])
                 free.append(time)
@@ -195,59 +207,61 @@ def pack(sequences: Sequence[Encoded], hidden_size: int) -> tuple[int, list[list
             best = (cost, time, rows)
         if len(rows) == 1 or time >= total:
             return best[1], best[2]
-        time = bucket(time + 1)
+        time = row_length(time + 1)
 
 
-def items(adapter: int, update: Update, sequences: Sequence[Encoded], hidden_size: int) -> list[Item]:
-    """Returns the items of one adapter, in the order in which they must run."""
+def micro_batches(adapter: int, update: Update, sequences: Sequence[Encoded], hidden_size: int) -> list[MicroBatch]:
+    """Returns the micro-batches of one adapter, in the order in which they must run."""
     result = []
-    for number, step in enumerate(optimiser_steps(update, len(sequences))):
+    for number, step in enumerate(optimizer_steps(update, len(sequences))):
         chosen = [sequences[index] for index in step]
         time, rows = pack(chosen, hidden_size)
         targets = int(sum(sequence.mask.sum() for sequence in chosen))
-        block = max(1, min(power_of_two(len(rows)), MAX_ITEM_TOKENS // time))
+        block = max(1, min(power_of_two(len(rows)), MAX_MICRO_BATCH_TOKENS // time))
         packed = len(rows) < len(chosen) or any(sequence.attention is not None for sequence in chosen)
         shape = Shape(time=time, rows=block, packed=packed, whole=len(rows) <= block)
         starts = range(0, len(rows), block)
         result += [
-            Item(adapter, number, shape, rows[start : start + block], start == starts[-1], targets) for start in starts
+            MicroBatch(adapter, number, shape, rows[start : start + block], start == starts[-1], targets)
+            for start in starts
         ]
     return result
 
 
-def ticks(
-    streams: Sequence[Sequence[Item]], slots: Callable[[Shape], int], shard_size: int | None = None
-) -> Iterator[tuple[Shape, dict[int, Item]]]:
-    """Yields batches of equally shaped items, each of another adapter, by the slot that each one takes.
+def training_steps(
+    pending: Sequence[Sequence[MicroBatch]], slots: Callable[[Shape], int], shard_size: int | None = None
+) -> Iterator[tuple[Shape, dict[int, MicroBatch]]]:
+    """Yields groups of micro-batches of equal shape, each of another adapter, by the slot that each one takes.
 
-    Greedy: the shape whose tick would be fullest runs next, with the adapters that have most left to
-    do. An adapter's own items keep their order; nothing else about the order can change a result.
+    Greedy: the shape whose training step would be fullest runs next, with the adapters that have the most
+    micro-batches left. The micro-batches of one adapter keep their order; nothing else about the order can change a
+    result.
 
     Args:
-      streams: the items of each adapter.
-      slots: how many adapters of a shard a tick of a shape has room for.
-      shard_size: adapters a shard: adapter k belongs to shard k // shard_size, and the shards of a mesh
-        (`selfadapt.parallel.sharding`) run a tick together, each with adapters and slots of its own.
-        All in one if absent.
+      pending: the micro-batches of each adapter.
+      slots: how many adapters of a shard a training step of a shape has slots for.
+      shard_size: adapters per shard: adapter k belongs to shard k // shard_size, and the shards of a mesh
+        (`selfadapt.parallel.sharding`) run a training step together, each with its own adapters and slots.
+        All adapters are in one shard if absent.
     """
-    shard_size = shard_size or max(1, len(streams))
-    position = [0] * len(streams)
-    shards = -(-len(streams) // shard_size)
-    # For each shape and shard the adapters that wait: (-items left, adapter), sorted.
+    shard_size = shard_size or max(1, len(pending))
+    position = [0] * len(pending)
+    shards = -(-len(pending) // shard_size)
+    # For each shape and shard the waiting adapters: (-micro-batches left, adapter), sorted.
     ready: dict[Shape, list[list[tuple[int, int]]]] = collections.defaultdict(lambda: [[] for _ in range(shards)])
 
-    def announce(adapter: int) -> None:
-        if position[adapter] < len(streams[adapter]):
-            left = len(streams[adapter]) - position[adapter]
-            bisect.insort(ready[streams[adapter][position[adapter]].shape][adapter // shard_size], (-left, adapter))
+    def enqueue(adapter: int) -> None:
+        if position[adapter] < len(pending[adapter]):
+            left = len(pending[adapter]) - position[adapter]
+            bisect.insort(ready[pending[adapter][position[adapter]].shape][adapter // shard_size], (-left, adapter))
 
     def fullness(shape: Shape) -> tuple:
         waiting = [len(queue) for queue in ready[shape]]
         taken = sum(min(count, slots(shape)) for count in waiting)
         return taken / (slots(shape) * shards), sum(waiting), shape.time, shape.rows
 
-    for adapter in range(len(streams)):
-        announce(adapter)
+    for adapter in range(len(pending)):
+        enqueue(adapter)
     while ready:
         shape = max(ready, key=fullness)
         chosen = {}
@@ -257,38 +271,38 @@ def ticks(
             del queue[: slots(shape)]
         if not any(ready[shape]):
             del ready[shape]
-        yield shape, {slot: streams[adapter][position[adapter]] for slot, adapter in chosen.items()}
+        yield shape, {slot: pending[adapter][position[adapter]] for slot, adapter in chosen.items()}
         for adapter in chosen.values():
             position[adapter] += 1
-            announce(adapter)
+            enqueue(adapter)
 
 
-def arrays(shape: Shape, chosen: Mapping[int, Item], slots: int, rows: int | None = None) -> dict[str, Any]:
-    """Builds a tick's token arrays, each `[slots, rows, time]`; slots without an item hold padding.
+def token_arrays(shape: Shape, chosen: Mapping[int, MicroBatch], slots: int, rows: int) -> dict[str, np.ndarray]:
+    """Builds the token arrays of a training step, each `[slots, rows, time]`; empty slots and rows hold padding.
 
-    `weights` are 1 / (target tokens of the step) on targets and 0 elsewhere, so that a step's loss is
-    the sum over its items.
+    `weights` are 1 / (target tokens of the optimizer step) on targets and 0 elsewhere, so that the loss of an
+    optimizer step is the sum over its micro-batches.
 
     Args:
-      shape: the shape of all items.
-      chosen: the items by slot.
-      slots: slots in all.
-      rows: rows to make room for, where that is more than the shape's.
+      shape: the shape of all micro-batches.
+      chosen: the micro-batches by slot.
+      slots: slots of all shards.
+      rows: rows per slot, at least those of the shape.
     """
-    full = (slots, rows or shape.rows, shape.time)
+    full = (slots, rows, shape.time)
     tokens, weights = np.zeros(full, np.int32), np.zeros(full, np.float32)
     packing = {name: np.zeros(full, np.int32) for name in ("segments", "key_segments", "positions")}
-    for slot, item in chosen.items():
-        for row, sequences in enumerate(item.rows):
+    for slot, micro_batch in chosen.items():
+        for row, sequences in enumerate(micro_batch.rows):
             start = 0
             for number, sequence in enumerate(sequences, 1):
                 span = (slot, row, slice(start, start + len(sequence.ids)))
                 tokens[span] = sequence.ids
-                weights[span] = sequence.mask / item.targets
+                weights[span] = sequence.mask / micro_batch.targets
                 if shape.packed:
                     packing["segments"][span] = number
-                    seen = True if sequence.attention is None else sequence.attention
-                    packing["key_segments"][span] = number * seen
+                    visible = True if sequence.attention is None else sequence.attention
+                    packing["key_segments"][span] = number * visible
                     packing["positions"][span] = np.arange(len(sequence.ids))
                 start += len(sequence.ids)
     return {"tokens": tokens, "weights": weights, **(packing if shape.packed else {})}

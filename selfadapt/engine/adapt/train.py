@@ -1,7 +1,6 @@
 """`adapt`: trains K adapters on K different updates at once (SEAL's inner loop, arXiv 2506.10943 section 3).
 
-The host cuts each update into items (`schedule`) and work into what fits (`memory`); the device runs *ticks*
-(`tick`), each an item of several adapters.
+The host divides updates into training steps (`work`); the device runs them (`training_step`).
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.engine import flops, memory, runtime
-from selfadapt.engine.adapt import schedule, training_step
+from selfadapt.engine import flops, runtime
+from selfadapt.engine.adapt import training_step
+from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.errors import InvalidValueError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, factor_axes, initial_factors, resolve_targets, stack_size
@@ -31,15 +31,15 @@ from selfadapt.types import Update
 Array = jax.Array
 
 OUTWEIGHED = 100.0  # an adapter's change of a weight, relative to the weight; useful ones stay below 10
-# Ticks under way at a time. A CPU's devices share few threads: were all of them waiting, some in a collective and some
-# for a place in a device's queue (of 32), what they wait for would never run.
+# Training steps in flight at a time. A CPU's devices share few threads: if all of them were waiting, some in a
+# collective and some for a place in a device's queue (of 32), what they wait for would never run.
 _AHEAD = 8
 
 
 def initial_adapters(config: ModelConfig, updates: Sequence[Update], where: sharding.Mesh | None = None) -> Adapters:
-    """Returns the adapters that PEFT would start the updates from: a random A and a zero B, which change nothing.
+    """Returns the adapters that PEFT would start the updates from: a random A and a zero B.
 
-    On a mesh they are padded as `Adapters.on` does, and each process draws those that its devices hold.
+    On a mesh they are padded as by `Adapters.on`, and each process draws those that its devices hold.
     """
     specs = [Spec(u.rank, u.alpha, resolve_targets(u.targets, config)) for u in updates]
     rank = max(spec.rank for spec in specs)
@@ -81,28 +81,30 @@ def adapt(
 ) -> Adapters:
     """Trains one adapter per update, all at once.
 
-    Each adapter comes out as it would alone, whatever its neighbours: the order of its data, its
-    initial values and the shapes that it runs in depend on its own update. One that cannot be trained
-    (no target tokens, a sequence longer than the model's context, a rate that is not finite or makes it
-    diverge) is reported in `.status` and equals the base model.
+    Each adapter gets the result that it would get alone: the order of its data, its initial values and the shapes of
+    its micro-batches depend on its own update. An adapter that cannot be trained (no target tokens, a sequence longer
+    than the model's context, a learning rate that is not finite or makes it diverge) is reported in `.status` and
+    equals the base model. Adapters of different optimizers are trained one optimizer after the other.
 
     Args:
       model: the base model.
       updates: what each adapter learns, and how.
       init: adapters to start from, a stack or a list of K in all; they keep their own rank, alpha and
-        targets. Without it each update starts as PEFT would (random A, zero B), from its own seed.
+        targets. Without it each update starts as in PEFT (random A, zero B), from its own seed.
       memory_bytes: memory for adapters and activations; by default what the device has free. When K
-        adapters do not fit they are trained in waves.
-      progress: called with (items done, items in all) as training goes on.
-      snapshots: keeps the state of training under way, so that an interrupted one can go on.
+        adapters do not fit they are trained in chunks.
+      progress: called with (micro-batches done, micro-batches in all) after each training step.
+      snapshots: saves and restores the state of training in flight.
 
     Returns:
-      K adapters, with `.losses[k]` (mean loss in nats of each optimiser step, `[steps]`), `.status[k]`,
+      K adapters, with `.losses[k]` (mean loss in nats of each optimizer step, `[steps]`), `.status[k]`,
       and `.stats`: `tokens` (trained on, padding excluded), `padded_tokens`, `padding_overhead`
-      (padded / real - 1), `seconds`, `ticks`, `waves`, and `shapes` (a list of the shapes run).
+      (padded / real - 1), `seconds`, `training_steps`, `chunks`, and `shapes` (those of the training steps, a list of
+      (slots, rows, time)).
 
     Raises:
-      ValueError: there are no updates, `init` holds another number of adapters, or a target is unknown.
+      InvalidValueError: there are no updates, `init` holds another number of adapters, or a target is unknown.
+      OutOfMemoryError: not even one adapter fits.
 
     Example:
       >>> from selfadapt import Update, adapt, load_model
@@ -119,47 +121,27 @@ def adapt(
         init = Adapters.stack(list(init))
     if init is not None and len(init) != len(updates):
         raise InvalidValueError(f"init holds {len(init)} adapters for {len(updates)} updates; give one for each")
-    config = model.config
-    for update in updates:
-        resolve_targets(update.targets, config)
-    items, reasons = [], []
-    token_ids = _token_ids(model, updates)
-    for k, update in enumerate(updates):
-        encoded = schedule.encode(update, token_ids)
-        reason = _unfit(update, encoded, config)
-        reasons.append(reason)
-        items.append([] if reason else schedule.items(k, update, encoded, config.hidden_size))
+    work = plan_work(model, updates, init, memory_bytes)
 
     runtime.keep_freed_memory()
-    training_step.program()  # before the streams start, so that they share one
-    plan = memory.plan_adapt(config, updates, init, items, model.params, memory_bytes, model.mesh)
-    tally = _Tally(sum(map(len, items)), progress, [[] for _ in updates])
+    training_step.program(runtime.platform(model.mesh))  # before the streams start, so that they share one
+    tally = _Tally(work.micro_batches, progress, [[] for _ in updates])
     parts = []
-    for wave in _slices(range(len(updates)), plan.wave):
-        jobs = [
-            functools.partial(
-                _train,
-                model,
-                updates[part.start : part.stop],
-                items[part.start : part.stop],
-                part.start,
-                None if init is None else init[part.start : part.stop],
-                plan,
-                tally,
-                snapshots,
-            )
-            for part in _slices(wave, plan.stream)
-        ]
+    for chunk in work.chunks:
+        jobs = [functools.partial(_train, model, stream, init, tally, snapshots) for stream in chunk]
         parts += _side_by_side(jobs, tally)
     adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts).on(model.mesh)
-    _judge(adapters, updates, reasons, model)
+    trained = [k for chunk in work.chunks for stream in chunk for k in stream.adapters]
+    if trained != sorted(trained):  # one optimizer after the other
+        adapters = _chosen(adapters, np.argsort(trained).tolist()).on(model.mesh)
+    _judge(adapters, updates, work.problems, model)
     runtime.return_freed_memory()
     adapters.stats = {
         "tokens": tally.tokens,
         "padded_tokens": tally.padded,
         "padding_overhead": tally.padded / max(1, tally.tokens) - 1,
-        "ticks": tally.ticks,
-        "waves": -(-len(updates) // plan.wave),
+        "training_steps": tally.training_steps,
+        "chunks": len(work.chunks),
         "shapes": sorted(tally.shapes),
         "seconds": time.perf_counter() - started,
     }
@@ -168,23 +150,25 @@ def adapt(
         adapters=len(updates),
         tokens=sum(map(sum, tally.lengths)),
         padded_tokens=tally.padded - tally.padded_before,
-        ticks=tally.ticks,
+        training_steps=tally.training_steps,
         seconds=adapters.stats["seconds"],
-        flops=flops.of_adapt(config, adapters.specs, tally.lengths),
+        flops=flops.of_adapt(model.config, adapters.specs, tally.lengths),
     )
     return adapters
 
 
 class Snapshots(Protocol):
-    """Keeps training under way: what an interrupted `adapt` goes on from when it is called again alike."""
+    """Saves the state of training in flight, from which an interrupted `adapt` resumes when it is called again."""
 
-    def restore(self, name: str, like: training_step.State) -> tuple[dict[str, Any], training_step.State] | None:
-        """Returns what was last kept of a stream of adapters, with the shapes and places of `like`, if anything was."""
+    def restore(
+        self, name: str, like: training_step.TrainingState
+    ) -> tuple[dict[str, Any], training_step.TrainingState] | None:
+        """Returns what was last saved of a stream, with the shapes and shardings of `like`; `None` if nothing was."""
 
-    def offer(self, name: str, about: Callable[[], dict[str, Any]], tree: training_step.State) -> None:
-        """Is called after every tick, perhaps from several threads; may keep `about()` (JSON) and the arrays.
+    def offer(self, name: str, about: Callable[[], dict[str, Any]], tree: training_step.TrainingState) -> None:
+        """Is called after every training step, perhaps from several threads; may save `about()` (JSON) and the arrays.
 
-        The arrays are overwritten by the next tick, so they must be copied before this returns.
+        The next training step overwrites the arrays, so they must be copied before this returns.
         """
 
 
@@ -192,8 +176,8 @@ class Snapshots(Protocol):
 class _Tally:
     """What has been done so far; streams on several threads add to it.
 
-    `lengths` has for each adapter the lengths of the sequences learnt from in this call, and `padded_before`
-    the tokens of ticks that an interrupted call had run.
+    `lengths` has for each adapter the lengths of the sequences learned from in this call, and `padded_before`
+    the tokens of training steps that an interrupted call had run.
     """
 
     total: int
@@ -203,34 +187,30 @@ class _Tally:
     tokens: int = 0
     padded: int = 0
     padded_before: int = 0
-    ticks: int = 0
+    training_steps: int = 0
     shapes: set[tuple[int, ...]] = dataclasses.field(default_factory=set)
     stopped: bool = False
     lock: Any = dataclasses.field(default_factory=threading.Lock)
 
-    def add(self, chosen: Collection[schedule.Item], shape: tuple[int, ...], before: bool = False) -> None:
-        """Counts a tick of token arrays of `shape`; `before` if an interrupted call has run it."""
+    def add(self, step: TrainingStep, before: bool = False) -> None:
+        """Counts a training step; `before` if an interrupted call has run it."""
         with self.lock:
-            self.done += len(chosen)
-            for item in chosen:
-                lengths = [len(s.ids) for row in item.rows for s in row]
-                self.tokens += sum(lengths)
-                if not before:
-                    self.lengths[item.adapter] += lengths
-            self.padded += math.prod(shape)
-            self.padded_before += math.prod(shape) * before
-            self.ticks += 1
-            self.shapes.add(shape)
+            self.done += len(step.micro_batches)
+            self.tokens += step.tokens
+            if not before:
+                for micro_batch in step.micro_batches.values():
+                    self.lengths[micro_batch.adapter] += micro_batch.lengths
+            padded = math.prod(step.array_shape)
+            self.padded += padded
+            self.padded_before += padded * before
+            self.training_steps += 1
+            self.shapes.add(step.array_shape)
             if self.progress:
                 self.progress(self.done, self.total)
 
 
-def _slices(whole: range, size: int) -> list[range]:
-    return [whole[start : start + size] for start in range(0, len(whole), size)]
-
-
 def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list[Adapters]:
-    """Runs the streams of a wave, each on a thread of its own; an error or Ctrl-C stops them all."""
+    """Runs the streams of a chunk, each on its own thread; an error or Ctrl-C stops them all."""
     if len(jobs) == 1:
         return [jobs[0]()]
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
@@ -244,135 +224,93 @@ def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list
     return [job.result() for job in running]
 
 
-def _train(model, updates, items, first, init, plan, tally, snapshots) -> Adapters:
-    """Trains one stream of adapters; `first` is the index of its first adapter among all of them."""
-    config, name = model.config, f"from {first}"
-    start = initial_adapters(config, updates, model.mesh) if init is None else init.on(model.mesh)
-    accumulate = any(not item.shape.whole for own in items for item in own)
+def _train(model: Any, stream: Stream, init: Adapters | None, tally: _Tally, snapshots: Snapshots | None) -> Adapters:
+    """Trains one stream of adapters; `init` holds all adapters to start from."""
+    name = f"from {stream.adapters[0]}"
+    start = _start(model, stream, init)
     with sharding.using(model.mesh):
-        state = training_step.initial_state(start.lora, accumulate)
-    shards, row_multiple = memory.divided(len(updates), model.mesh)
-    shard_size = len(state.scale) // shards
-    steps = [own[-1].step + 1 if own else 0 for own in items]
-    losses = [np.zeros(n, np.float32) for n in steps]
-    recorded: list[tuple[dict[int, schedule.Item], Array]] = []
-    finished, order = (
-        0,
-        repr((plan, shards)),
-    )  # which adapters a tick trains; another machine may cut the work otherwise
+        state = training_step.initial_state(start.lora, optimizer=stream.optimizer, accumulate=stream.accumulates)
+    losses = [np.zeros(steps, np.float32) for steps in stream.optimizer_steps]
+    recorded: list[tuple[TrainingStep, Array]] = []
+    # A snapshot is of no use where the work is divided otherwise, as with another amount of memory.
+    finished, order = 0, repr((stream.plan, stream.shards))
     if snapshots is not None and (kept := snapshots.restore(name, state)) and kept[0]["order"] == order:
         about, state = kept
-        finished, losses = about["ticks"], [np.asarray(own, np.float32) for own in about["losses"]]
+        finished, losses = about["training_steps"], [np.asarray(own, np.float32) for own in about["losses"]]
 
     def settle():
-        """Adds the recorded losses to those of their steps."""
-        for (chosen, _), values in zip(recorded, sharding.to_host([values for _, values in recorded]), strict=True):
-            for slot, item in chosen.items():
-                losses[item.adapter - first][item.step] += values[slot]
+        """Adds the recorded losses to those of their optimizer steps."""
+        for (step, _), values in zip(recorded, sharding.to_host([values for _, values in recorded]), strict=True):
+            for slot, micro_batch in step.micro_batches.items():
+                losses[stream.place[micro_batch.adapter]][micro_batch.step] += values[slot]
         recorded.clear()
 
     def about():
         settle()
-        return {"order": order, "ticks": number + 1, "losses": [own.tolist() for own in losses]}
+        return {"order": order, "training_steps": number + 1, "losses": [own.tolist() for own in losses]}
 
-    for number, (shape, chosen) in enumerate(schedule.ticks(items, plan.slots, shard_size)):
+    for number, step in enumerate(stream.training_steps()):
         if tally.stopped:
             break
-        slots = plan.slots(shape) * shards
-        rows = sharding.round_up(shape.rows, row_multiple)
         if number < finished:  # before the interruption
-            tally.add(chosen.values(), (slots, rows, shape.time), before=True)
+            tally.add(step, before=True)
             continue
-        batch = schedule.arrays(shape, chosen, slots, rows)
-        batch |= _hyperparameters(chosen, updates, steps, first, slots, shard_size)
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
-        held = state.gradient if shape.whole else None
+        held = state.gradient if step.shape.whole else None
         with sharding.using(model.mesh):
-            state, values = training_step.program()(
+            state, values = training_step.program(runtime.platform(model.mesh))(
                 model.params,
-                state.replace(gradient=None) if shape.whole else state,
-                batch,
-                config=config,
-                remat=plan.remat,
-                shards=shards,
+                state.replace(gradient=None) if step.shape.whole else state,
+                stream.batch(step),
+                config=model.config,
+                optimizer=stream.optimizer,
+                remat=stream.plan.remat,
+                shards=stream.shards,
             )
-        if shape.whole:
+        if step.shape.whole:
             state = state.replace(gradient=held)
-        recorded.append((chosen, values))
+        recorded.append((step, values))
         if len(recorded) > _AHEAD:
             jax.block_until_ready(recorded[-_AHEAD][1])
-        tally.add(chosen.values(), batch["tokens"].shape)
+        tally.add(step)
         if snapshots is not None:
             snapshots.offer(name, about, state)
     settle()
     with sharding.using(model.mesh):
         lora = training_step.finished(state)
     adapters = Adapters(lora, start.specs, losses=losses)
-    alive = sharding.to_host(state.alive)[: len(updates)]
+    alive = sharding.to_host(state.alive)[: len(stream.adapters)]
     adapters.status = ["ok" if ok else "diverged: a loss or a gradient is not finite" for ok in alive]
     return adapters
 
 
-def _hyperparameters(chosen, updates, steps, first, slots, shard_size) -> dict[str, np.ndarray]:
-    """Builds the arrays `[slots]` of a tick that say whose turn it is and how each one steps."""
-    # Empty slots get places past the end, each its own: gathers clip them and scatters drop them.
-    values = {"adapter": shard_size + np.arange(slots, dtype=np.int32), "apply": np.zeros(slots, bool)}
-    for name in ("rate", "decay", "clip", "correction1", "correction2"):
-        values[name] = np.ones(slots, np.float32)
-    for slot, item in chosen.items():
-        k = item.adapter - first
-        update = updates[k]
-        values["adapter"][slot] = k % shard_size
-        values["apply"][slot] = item.last
-        values["rate"][slot] = schedule.learning_rate(update, item.step, steps[k])
-        values["decay"][slot] = update.weight_decay
-        values["clip"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
-        values["correction1"][slot] = 1 - training_step.BETA1 ** (item.step + 1)
-        values["correction2"][slot] = 1 - training_step.BETA2 ** (item.step + 1)
-    return values
+def _start(model: Any, stream: Stream, init: Adapters | None) -> Adapters:
+    """Returns the adapters that a stream starts from."""
+    if init is None:
+        return initial_adapters(model.config, stream.updates, model.mesh)
+    start = _chosen(init, stream.adapters)
+    if not isinstance(stream.updates[0].optimizer, str):
+        # All have one rank and the same targets; what pads them in `init` must not be trained.
+        rank, targets = start.specs[0].rank, start.specs[0].targets
+        a = {name: start.lora.a[name][..., :rank] for name in targets}
+        b = {name: start.lora.b[name][:, :, :rank] for name in targets}
+        start = dataclasses.replace(start, lora=start.lora.replace(a=a, b=b))
+    return start.on(model.mesh)
 
 
-def _token_ids(model, updates: Sequence[Update]) -> Callable[[str, bool], list[int]]:
-    """Tokenises every text of the updates at once; returns the ids of (text, whether it starts a sequence)."""
-    texts: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}
-    for update in updates:
-        for sequence in update.sequences:
-            parts = (sequence,) if isinstance(sequence, str) else sequence
-            if isinstance(parts, tuple | list):
-                for place, part in enumerate(parts[:2]):
-                    if isinstance(part, str):
-                        texts[place == 0][part] = []
-    for special, known in texts.items():
-        if known:
-            if model.tokenizer is None:
-                raise InvalidValueError("the model has no tokenizer; give the sequences of an Update as token ids")
-            encoded = model.tokenizer(list(known), add_special_tokens=special)["input_ids"]
-            known.update(zip(known, encoded, strict=True))
-    return lambda text, starts: texts[starts][text]
+def _chosen(adapters: Adapters, indices: Sequence[int]) -> Adapters:
+    """Returns the adapters at some indices, as a stack."""
+    if list(indices) == list(range(indices[0], indices[-1] + 1)):
+        return adapters[indices[0] : indices[-1] + 1]
+    lists = [[values[k] for k in indices] for values in (adapters.specs, adapters.status, adapters.losses)]
+    return Adapters(adapters.lora.take(np.asarray(indices)), tuple(lists[0]), *lists[1:], adapters.stats)
 
 
-def _unfit(update: Update, encoded: Sequence[schedule.Encoded], config: ModelConfig) -> str | None:
-    """Says why an update cannot be trained at all, if so."""
-    if not encoded:
-        return "empty: no sequence has a token to learn"
-    if not math.isfinite(update.learning_rate):
-        return f"invalid: the learning rate is {update.learning_rate}"
-    for number, sequence in enumerate(encoded):
-        if len(sequence.ids) > config.max_position_embeddings:
-            return (
-                f"invalid: sequence {number} has {len(sequence.ids)} tokens and the model's context "
-                f"{config.max_position_embeddings}"
-            )
-        if (worst := int(sequence.ids.max())) >= config.vocab_size or sequence.ids.min() < 0:
-            return f"invalid: sequence {number} holds token id {worst}, outside the vocabulary of {config.vocab_size}"
-    return None
-
-
-def _judge(adapters: Adapters, updates: Sequence[Update], reasons: Sequence[str | None], model: Any) -> None:
-    """Fills in each adapter's status, and turns those that failed back into the base model."""
+def _judge(adapters: Adapters, updates: Sequence[Update], problems: Sequence[str | None], model: Any) -> None:
+    """Sets the status of each adapter, and turns those that failed into the base model."""
     weights = sharding.to_host(_relative_norm(model.params["layers"], adapters.lora))
-    for k, reason in enumerate(reasons):
-        adapters.status[k] = reason or adapters.status[k]
+    for k, problem in enumerate(problems):
+        adapters.status[k] = problem or adapters.status[k]
         if adapters.status[k] == "ok":
             adapters.status[k] = _divergence(adapters.losses[k], weights[k], updates[k].epochs, model.config) or "ok"
     bad = np.zeros(len(adapters.lora.scale), bool)  # a mesh's padding is zero already
@@ -387,19 +325,19 @@ def _judge(adapters: Adapters, updates: Sequence[Update], reasons: Sequence[str 
 
 @jax.jit
 def _relative_norm(layers: dict[str, Array], lora: Lora) -> Array:
-    """Frobenius norm of each adapter's change of a weight, relative to the weight's own; the largest, `[K]`."""
+    """Returns the Frobenius norm of each adapter's change of a weight relative to the weight's; the largest, `[K]`."""
     ratios = []
     for name, a in lora.a.items():
         # |A B|^2 = <A'A, B B'>, which needs rank x rank matrices only.
-        a_gram = jnp.einsum("lkir,lkis->lkrs", a, a)
-        b_gram = jnp.einsum("lkro,lkso->lkrs", lora.b[name], lora.b[name])
+        a_gram = jnp.einsum("lkir,lkis->lkrs", a, a, precision="highest")
+        b_gram = jnp.einsum("lkro,lkso->lkrs", lora.b[name], lora.b[name], precision="highest")
         change = jnp.sqrt((a_gram * b_gram).sum((0, 2, 3))) * lora.scale
         ratios.append(change / jnp.linalg.norm(layers[name].astype(jnp.float32).reshape(-1)))
     return jnp.stack(ratios).max(0)
 
 
 def _divergence(losses: np.ndarray, weight: float, epochs: int, config: ModelConfig) -> str | None:
-    """Says whether training has run away, if so: what it learnt outweighs the base or is worse than a guess."""
+    """Returns why training has diverged (the adapter outweighs the base, or is worse than a guess), or `None`."""
     if not len(losses):
         return None
     if not weight <= OUTWEIGHED:  # NaN too

@@ -1,7 +1,7 @@
-"""The program of `adapt`: one item of each of several adapters, forward, backward, and AdamW.
+"""The program of `adapt`: a micro-batch of each of several adapters, forward, backward, and an optimizer step.
 
-It is one jitted, pure function for each shape. What differs between adapters (rate, schedule, steps, rank,
-alpha, targets, masks) is data.
+It is one jitted, pure function, compiled for each shape and optimizer. What differs between adapters (learning rate,
+schedule, number of steps, rank, alpha, targets, masks) is data.
 """
 
 from __future__ import annotations
@@ -14,46 +14,57 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import optax
 
 from selfadapt.engine import runtime
+from selfadapt.engine.adapt.optimizers import HYPERPARAMETERS, with_hyperparameters
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import Lora
+from selfadapt.models.lora import Lora, factor_axes
 from selfadapt.parallel import sharding
 
 Array = jax.Array
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's, as in torch and in Hugging Face's Trainer
-CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
-LOGITS_BYTES = 64 * 2**20  # a chunk of logits; above it the projection is recomputed in the backward pass
+CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+LOGITS_BYTES = 64 * 2**20  # the most that a chunk of logits takes; chunks are recomputed in the backward pass
 
 
 @flax.struct.dataclass
-class State:
-    """K adapters in training; every leaf has the adapters first, so that each one lies together in memory.
+class TrainingState:
+    """The state of K adapters in training. Every leaf has the adapters as its first axis.
 
     Attributes:
-      factors: the adapters' two factors, `[K, layers, in, rank]` and `[K, layers, rank, out]` for each target.
+      factors: the two factors of the adapters, `[K, layers, in, rank]` and `[K, layers, rank, out]` for each target.
       scale: alpha / rank, `[K]`.
-      mu: Adam's first moments, shaped like the factors.
-      nu: its second moments.
-      gradient: the accumulated gradient of unfinished steps; `None` when every item is a whole step.
-      alive: false from the first non-finite loss or gradient on, `[K]`.
+      optimizer: the optimizer's state, `[K, ...]`.
+      gradient: the accumulated gradient of unfinished steps; `None` if every micro-batch is a whole step.
+      alive: whether all losses and gradients so far were finite, `[K]`.
     """
 
     factors: tuple[dict[str, Array], dict[str, Array]]
     scale: Array
-    mu: Any
-    nu: Any
+    optimizer: Any
     gradient: Any
     alive: Array
 
 
-def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array) -> Array:
-    """Cross-entropy in nats of `targets` `[..., T]` under hidden states `[..., T, D]`, in float32.
+def token_losses(
+    params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array, logits_bytes: int = LOGITS_BYTES
+) -> Array:
+    """Returns the cross-entropy in nats of target tokens, in float32.
 
-    The projection to the vocabulary is done in chunks, so that logits never take more than about
-    `LOGITS_BYTES`.
+    The projection to the vocabulary is done in chunks of tokens, whose logits are recomputed in the backward pass, if
+    the logits of all tokens would take more than `logits_bytes`.
+
+    Args:
+      params: the base parameters.
+      config: the architecture.
+      hidden: the decoder's output, `[adapters, rows, time, hidden]`.
+      targets: token ids, `[adapters, rows, time]`.
+      logits_bytes: the size of a chunk's logits on each data-parallel shard, in bytes.
+
+    Returns:
+      `[adapters, rows, time]`.
     """
 
     def losses(hidden, targets):
@@ -62,9 +73,9 @@ def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, tar
         gold = jnp.where(jnp.arange(config.vocab_size) == targets[..., None], scores, 0.0).sum(-1)
         return jax.nn.logsumexp(scores, axis=-1) - gold
 
-    shards = sharding.current_shards()  # each has chunks of its own tokens
+    shards = sharding.current_shards()  # a chunk has as many tokens of each
     count = math.prod(targets.shape) // shards
-    chunks = math.ceil(count * config.vocab_size * 4 / LOGITS_BYTES)
+    chunks = math.ceil(count * config.vocab_size * 4 / logits_bytes)
     if chunks <= 1:
         return losses(hidden, targets)
     size = math.ceil(count / chunks)
@@ -80,7 +91,7 @@ def token_losses(params: decoder.Params, config: ModelConfig, hidden: Array, tar
 
 
 def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool) -> Array:
-    """Weighted loss of each adapter's rows, `[K]`; `batch` is what `schedule.arrays` builds."""
+    """Returns the weighted loss of each adapter's rows, `[K]`; `batch` is what `schedule.token_arrays` builds."""
     hidden = decoder.forward(
         params,
         config,
@@ -95,10 +106,17 @@ def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batc
     return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
 
 
-def tick(
-    params: decoder.Params, state: State, batch: dict, *, config: ModelConfig, remat: bool, shards: int = 1
-) -> tuple[State, Array]:
-    """Runs one item of each adapter named in `batch["adapter"]`.
+def training_step(
+    params: decoder.Params,
+    state: TrainingState,
+    batch: dict,
+    *,
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    remat: bool,
+    shards: int = 1,
+) -> tuple[TrainingState, Array]:
+    """Runs one micro-batch of each adapter named in `batch["adapter"]`.
 
     On a mesh every shard has K / shards of the adapters and as many of the slots, and gathers and scatters
     among its own: nothing crosses from shard to shard, except that the fsdp axis brings weights together.
@@ -106,15 +124,16 @@ def tick(
     Args:
       params: the frozen base.
       state: all K adapters.
-      batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (its place among those of its
-        shard; past the last one: an empty slot), `apply` (whether the step ends here), `rate`, `decay`, `clip`,
-        and Adam's bias corrections `correction1`, `correction2`.
+      batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (its index among those of its
+        shard; past the last one: an empty slot), `apply` (whether the optimizer step is taken), `max_grad_norm`,
+        and the optimizer's `HYPERPARAMETERS`.
       config: the architecture.
+      optimizer: turns clipped gradients into changes of the parameters.
       remat: whether to recompute activations in the backward pass.
       shards: shards that divide the adapters; 1 where a single adapter's rows are divided instead.
 
     Returns:
-      The new state, and each slot's share of its step's loss, `[slots]`.
+      The new state, and each slot's share of the loss of its optimizer step, `[slots]`.
     """
     tokens = ("tokens", "weights", "positions", "segments", "key_segments")
     batch = {
@@ -153,100 +172,121 @@ def tick(
     norm = jnp.sqrt(sum(jnp.sum(g * g, axis=(1, 2, 3)) for g in jax.tree.leaves(gradient)))
     alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)
     step = alive & batch["apply"]
-    shrink = jnp.minimum(1.0, batch["clip"] / (norm + CLIP_EPSILON))
+    shrink = jnp.minimum(1.0, batch["max_grad_norm"] / (norm + CLIP_EPSILON))
 
-    mu, nu = gather(state.mu), gather(state.nu)
-    clipped = jax.tree.map(lambda g: g * slotwise(shrink, g), gradient)
-    new_mu = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, mu, clipped)
-    new_nu = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, nu, clipped)
+    def stepped(factors, optimizer_state, gradient, shrink, hyperparameters):  # of one adapter
+        clipped = jax.tree.map(lambda g: g * shrink, gradient)
+        optimizer_state = with_hyperparameters(optimizer_state, hyperparameters)
+        changes, optimizer_state = optimizer.update(clipped, optimizer_state, factors)
+        return optax.apply_updates(factors, changes), optimizer_state
 
-    def adamw(p, m, v):
-        denominator = jnp.sqrt(v) / jnp.sqrt(slotwise(batch["correction2"], v)) + EPSILON
-        rate = slotwise(batch["rate"], p)
-        return p * (1 - rate * slotwise(batch["decay"], p)) - rate / slotwise(batch["correction1"], m) * m / denominator
-
-    new_factors = jax.tree.map(adamw, factors, new_mu, new_nu)
+    hyperparameters = {name: batch[name] for name in HYPERPARAMETERS}
+    with jax.default_matmul_precision("highest"):  # some optimizers multiply matrices; parameters are float32
+        factors, optimizer_state = jax.vmap(stepped)(
+            factors, gather(state.optimizer), gradient, shrink, hyperparameters
+        )
     # A slot that takes no step writes past the end, where writes are dropped: cheaper than selecting the old values.
     stepping = jnp.where(step, index, len(state.scale) // shards + jnp.arange(len(index)))
     accumulated = state.gradient
     if accumulated is not None:
         unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
         accumulated = scatter(accumulated, index, unfinished)
-    state = State(
-        factors=scatter(state.factors, stepping, new_factors),
+    state = TrainingState(
+        factors=scatter(state.factors, stepping, factors),
         scale=state.scale,
-        mu=scatter(state.mu, stepping, new_mu),
-        nu=scatter(state.nu, stepping, new_nu),
+        optimizer=scatter(state.optimizer, stepping, optimizer_state),
         gradient=accumulated,
         alive=scatter(state.alive, index, alive),
     )
-    return laid_out(state), losses
-
-
-def laid_out(state: State) -> State:
-    """Says inside a program where a state's arrays lie."""
-    return with_axes(lambda leaf, axes: sharding.shard(leaf, *axes), state)
-
-
-def with_axes(function: Callable[[Any, tuple[str, ...]], Any], state: State) -> State:
-    """Returns a state with a function applied to each array and its logical axes (`selfadapt.parallel.sharding`)."""
-
-    def factors(tree):
-        if tree is None:
-            return None
-        lora = Lora(*tree, scale=None).map(lambda x, axes: x if x is None else function(x, _adapters_first(axes)))
-        return lora.a, lora.b
-
-    return State(
-        factors=factors(state.factors),
-        scale=function(state.scale, ("adapters",)),
-        mu=factors(state.mu),
-        nu=factors(state.nu),
-        gradient=factors(state.gradient),
-        alive=function(state.alive, ("adapters",)),
-    )
-
-
-def _adapters_first(axes: tuple[str, ...]) -> tuple[str, ...]:
-    return axes[1], axes[0], *axes[2:]
+    return with_axes(lambda leaf, axes: sharding.shard(leaf, *axes), state), losses
 
 
 @functools.cache
-def program(platform: str | None = None) -> Any:
-    """Returns `tick` jitted for a platform, by default the one at hand; it updates its state in place."""
+def program(platform: str) -> Any:
+    """Returns `training_step` jitted for a platform, such as "cpu"; it updates its state in place."""
     return jax.jit(
-        tick,
-        static_argnames=("config", "remat", "shards"),
+        training_step,
+        static_argnames=("config", "optimizer", "remat", "shards"),
         donate_argnames=("state",),
-        compiler_options=runtime.compiler_options(platform or jax.default_backend()),
+        compiler_options=runtime.compiler_options(platform),
     )
 
 
-@functools.partial(jax.jit, static_argnames="accumulate")
-def initial_state(lora: Lora, accumulate: bool) -> State:
-    """Returns the state of training from these adapters; `accumulate` if a step may have several parts."""
+def lower(
+    params: decoder.Params,
+    state: TrainingState,
+    batch: dict,
+    mesh: sharding.Mesh | None,
+    *,
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    remat: bool,
+    shards: int,
+) -> jax.stages.Lowered:
+    """Lowers `training_step` for a mesh, as `adapt` would; arrays may be `jax.ShapeDtypeStruct`s.
+
+    The arguments are those of `training_step`; see `abstract_state` and `selfadapt.engine.adapt.work`.
+    """
+    with sharding.using(mesh):
+        return program(runtime.platform(mesh)).lower(
+            params, state, batch, config=config, optimizer=optimizer, remat=remat, shards=shards
+        )
+
+
+def with_axes(function: Callable[[Any, tuple[str | None, ...]], Any], state: TrainingState) -> TrainingState:
+    """Returns a state with a function applied to each array and its logical axes (`selfadapt.parallel.sharding`)."""
+    by_path = {}
+    for side, factors in enumerate(state.factors):
+        for name, leaf in factors.items():
+            layers, adapters, *features = factor_axes(name)[side]
+            path = (jax.tree_util.SequenceKey(side), jax.tree_util.DictKey(name))
+            by_path[path] = leaf.shape, (adapters, layers, *features)
+
+    def apply(path, leaf):
+        # Arrays of the optimizer that belong to a factor, such as its moments, end in that factor's path.
+        for start in range(len(path)):
+            shape, named = by_path.get(path[start:], (None, ()))
+            if shape == leaf.shape:
+                return function(leaf, named)
+        return function(leaf, ("adapters", *[None] * (leaf.ndim - 1)))
+
+    return jax.tree_util.tree_map_with_path(apply, state)
+
+
+@functools.partial(jax.jit, static_argnames=("optimizer", "accumulate"))
+def initial_state(lora: Lora, *, optimizer: optax.GradientTransformation, accumulate: bool) -> TrainingState:
+    """Returns the state at the start of training.
+
+    Args:
+      lora: the adapters to start from.
+      optimizer: the optimizer.
+      accumulate: whether an optimizer step may have several micro-batches.
+    """
     factors = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (lora.a, lora.b))
-
-    def zeros():
-        return jax.tree.map(jnp.zeros_like, factors)
-
-    state = State(
+    state = TrainingState(
         factors=factors,
-        scale=jnp.copy(lora.scale),  # a jit may return its argument, which the first tick would overwrite
-        mu=zeros(),
-        nu=zeros(),
-        gradient=zeros() if accumulate else None,
+        scale=jnp.copy(lora.scale),  # a jit may return its argument, which the first training step would overwrite
+        optimizer=jax.vmap(optimizer.init)(factors),
+        gradient=jax.tree.map(jnp.zeros_like, factors) if accumulate else None,
         alive=jnp.ones(len(lora.scale), bool),
     )
-    return laid_out(state)
+    return with_axes(lambda leaf, axes: sharding.shard(leaf, *axes), state)
+
+
+def abstract_state(
+    lora: Lora, mesh: sharding.Mesh | None, *, optimizer: optax.GradientTransformation, accumulate: bool
+) -> TrainingState:
+    """Returns `initial_state` as `jax.ShapeDtypeStruct`s with their sharding on a mesh, without computing it."""
+    shapes = jax.eval_shape(functools.partial(initial_state, optimizer=optimizer, accumulate=accumulate), lora)
+    return with_axes(lambda leaf, axes: sharding.abstract(mesh, leaf.shape, leaf.dtype, axes), shapes)
 
 
 def stacked(factors: tuple[dict, dict], scale: Array) -> Lora:
-    """Returns the adapters as the decoder takes them, layers first."""
+    """Returns the adapters in the decoder's layout, layers first."""
     return Lora(*jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), factors), scale)
 
 
 @jax.jit
-def finished(state: State) -> Lora:
-    """Returns a state's adapters as the decoder takes them."""
+def finished(state: TrainingState) -> Lora:
+    """Returns the adapters of a state in the decoder's layout."""
     return stacked(state.factors, state.scale).map(lambda leaf, axes: sharding.shard(leaf, *axes))

@@ -122,15 +122,15 @@ def test_many_at_once_equal_one_at_a_time(model):
         assert alone.specs[0] == together.specs[k]
 
 
-def test_waves_give_what_one_wave_gives(model):
+def test_chunks_give_what_one_chunk_gives(model):
     updates = [Update(sequences(k, [9, 14]), rank=4, epochs=2, seed=k) for k in range(6)]
     whole = adapt(model, updates)
-    # Enough for the activations of a tick of one adapter, and for two adapters of the six.
-    each = (3 + memory.STEP_COPIES) * memory.adapter_bytes(model.config, 4, ("q_proj", "v_proj"))
+    # Enough for the activations of one adapter's training step, and for two adapters of the six with AdamW's moments.
+    each = (3 + memory.STEP_COPIES + 2 * 2) * memory.adapter_bytes(model.config, 4, ("q_proj", "v_proj"))
     activations = memory.activation_bytes(model.config, 16, 16, remat=True, itemsize=4)
-    waves = adapt(model, updates, memory_bytes=activations + 2 * each)
-    assert whole.stats["waves"] == 1 and waves.stats["waves"] > 1
-    for one, other in zip(factors(whole), factors(waves), strict=True):
+    chunks = adapt(model, updates, memory_bytes=activations + 2 * each)
+    assert whole.stats["chunks"] == 1 and chunks.stats["chunks"] > 1
+    for one, other in zip(factors(whole), factors(chunks), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -193,21 +193,21 @@ def test_one_compilation_of_a_shape_serves_any_mixture(model):
         base.replace(sequences=[("ab", "cdefgh")], loss="target", shuffle=False, seed=4),
     ]
     adapt(model, [base] * 4)
-    compiled = program()._cache_size()
+    compiled = program("cpu")._cache_size()
     adapters = adapt(model, mixture)
-    assert program()._cache_size() == compiled
+    assert program("cpu")._cache_size() == compiled
     assert adapters.status == ["ok"] * 4
     assert adapters.stats["padding_overhead"] == pytest.approx(
         adapters.stats["padded_tokens"] / adapters.stats["tokens"] - 1
     )
 
 
-def test_a_step_too_large_for_one_item_accumulates_its_gradient(model, monkeypatch):
+def test_a_step_too_large_for_one_micro_batch_accumulates_its_gradient(model, monkeypatch):
     update = Update(sequences(6, [30] * 6), rank=4, epochs=2, batch_size=6, learning_rate=1e-2)
     whole = adapt(model, [update])
-    monkeypatch.setattr(schedule, "MAX_ITEM_TOKENS", 64)
+    monkeypatch.setattr(schedule, "MAX_MICRO_BATCH_TOKENS", 64)
     parts = adapt(model, [update])
-    assert parts.stats["ticks"] > whole.stats["ticks"]
+    assert parts.stats["training_steps"] > whole.stats["training_steps"]
     np.testing.assert_allclose(parts.losses[0], whole.losses[0], rtol=1e-5)
     for one, other in zip(factors(whole), factors(parts), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)

@@ -1,121 +1,27 @@
 """Reads a compiled XLA program: how often each instruction runs, its FLOPs, its memory traffic, its collectives.
 
-XLA's own cost analysis counts the body of a loop once, however often it runs, and says nothing of collectives.
-Here the text of the compiled program of one device is read, loops are multiplied by their trip counts, and what
-each instruction does is added up.
+XLA's own cost analysis counts the body of a loop once, however often it runs, and does not report collectives.
+This reads the text of the compiled program of one device, multiplies loops by their trip counts, and adds up the cost
+of each instruction.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
-import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-BYTES = {"pred": 1, "token": 0, "bf16": 2, "c64": 8, "c128": 16}  # others have their bits in the name
-COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-permute",
-    "collective-broadcast",
-)
-_COMMENT = re.compile(r"/\*.*?\*/")
-_ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|\w+_computations?)=(%?[\w.\-]+|\{[^}]*\})")
-# Opcodes that move nothing: they name values, or what they do is counted in the computations that they call.
+from selfadapt.plan.hlo.collective import COLLECTIVES, Collective, device_groups
+from selfadapt.plan.hlo.instruction import Array, Instruction, read_instruction
+
+# Opcodes without memory traffic: they name values, or their work is counted in the computations that they call.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"}
 _FREE |= {"after-all", "iota", "partition-id", "replica-id", "async-start", "async-update", "opt-barrier"}
 _FREE |= {"add-dependency", "custom-call"}
-_CONTRACTED = '"lhs_contracting_dimensions"'  # marks a custom call as a product of a library, such as cuBLAS
-
-
-@dataclasses.dataclass(frozen=True)
-class Array:
-    """One array of an instruction's result.
-
-    Attributes:
-      dtype: its element type in XLA's words.
-      dims: its sizes on this device.
-      near: whether it lies beside the compute units (a TPU's VMEM and the like) and not in main memory.
-    """
-
-    dtype: str
-    dims: tuple[int, ...]
-    near: bool = False
-
-    @property
-    def bytes(self) -> float:
-        """Its size in bytes, wherever it lies."""
-        bits = re.search(r"\d+", self.dtype)
-        return math.prod(self.dims) * BYTES.get(self.dtype, int(bits[0]) / 8 if bits else 0)
-
-    @property
-    def far_bytes(self) -> float:
-        """Its size in bytes if it lies in main memory, else 0."""
-        return 0 if self.near else self.bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One instruction: its result's arrays, its operands by name, and the rest of its line."""
-
-    name: str
-    arrays: tuple[Array, ...]
-    opcode: str
-    operands: tuple[str, ...]
-    rest: str
-    root: bool
-
-    def attribute(self, pattern: str) -> str | None:
-        """Returns the first group of a pattern in its attributes, if it is there."""
-        found = re.search(pattern, self.rest)
-        return found[1] if found else None
-
-    @functools.cached_property
-    def called(self) -> tuple[str, ...]:
-        """The computations that it calls."""
-        return tuple(name for match in _CALLED.finditer(self.rest) for name in re.findall(r"[\w.\-]+", match[1]))
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """Communication between devices, as often as the program does it.
-
-    Attributes:
-      kind: XLA's name of it, such as "all-gather".
-      bytes: of one run, the larger of what a device puts in and gets out.
-      times: how often it runs.
-      groups: the devices that take part together, as places in the flattened mesh; pairs for a
-        collective-permute.
-    """
-
-    kind: str
-    bytes: float
-    times: float
-    groups: tuple[tuple[int, ...], ...]
-
-    def sent(self) -> float:
-        """Bytes that a device sends in one run, by the ring algorithms that are optimal in bandwidth."""
-        size = max(map(len, self.groups), default=1)
-        if self.kind == "collective-permute":
-            return self.bytes
-        return (2 if self.kind == "all-reduce" else 1) * self.bytes * (size - 1) / size
-
-    def axes(self, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-        """Returns the mesh axes along which the members of its groups differ."""
-        sizes = tuple(mesh_shape.values())
-        found = set()
-        for group in self.groups:
-            places = np.asarray(np.unravel_index(np.asarray(group), sizes))
-            found |= {name for name, row in zip(mesh_shape, places, strict=True) if len(set(row.tolist())) > 1}
-        return tuple(name for name in mesh_shape if name in found)
+_CONTRACTED = '"lhs_contracting_dimensions"'  # of a custom call that is a matrix product of a library, such as cuBLAS
 
 
 class Program:
@@ -123,8 +29,7 @@ class Program:
 
     Args:
       text: the program's text.
-      trips: how often a loop runs whose trip count the text does not tell, such as one that ends when
-        every row is done.
+      trips: the trip count of loops where the text does not state it, such as one that ends when every row is done.
     """
 
     def __init__(self, text: str, trips: int = 1):
@@ -138,7 +43,7 @@ class Program:
                 current = self.computations[name] = {}
                 if line.startswith("ENTRY"):
                     self.entry = name
-            elif " = " in line and (instruction := _instruction(line)) is not None:
+            elif " = " in line and (instruction := read_instruction(line)) is not None:
                 current[instruction.name] = instruction
         self.times: dict[str, float] = collections.defaultdict(float)
         self.fused: set[str] = set()  # computations whose values never reach main memory
@@ -175,7 +80,7 @@ class Program:
         return self.trips
 
     def instructions(self) -> Iterator[tuple[Instruction, float, str]]:
-        """Yields each instruction that runs, how often it does, and the computation it stands in."""
+        """Yields each instruction that runs, how often it runs, and the computation that it belongs to."""
         for name, times in self.times.items():
             for instruction in self.computations[name].values():
                 yield instruction, times, name
@@ -210,7 +115,7 @@ class Program:
                 continue
             total += times * self._traffic(instruction, self.computations[place])
         for collective, times, place in self._communication():
-            if place in self.fused:  # an asynchronous one; the fusions that carry it along count nothing for it
+            if place in self.fused:  # an asynchronous one; the fusions that contain its steps do not count it
                 total += times * _moved(collective, self.computations[place])
         return total
 
@@ -283,7 +188,7 @@ class Program:
                 got_out -= put_in  # their result holds the operand too
             if kind == "all-reduce" and "all-reduce-scatter" in place:
                 kind = "reduce-scatter"  # a TPU's: an all-reduce of which each device keeps a part
-            collective = Collective(kind, max(put_in, got_out), times, _groups(instruction, self.partitions))
+            collective = Collective(kind, max(put_in, got_out), times, device_groups(instruction, self.partitions))
             if any(len(group) > 1 for group in collective.groups):
                 found.append(collective)
         return found
@@ -302,40 +207,6 @@ def _moved(instruction: Instruction, around: Mapping[str, Instruction]) -> float
     """Bytes of main memory that an instruction reads and writes if it touches its operands and results once."""
     arrays = [*instruction.arrays, *(array for name in instruction.operands for array in around[name].arrays)]
     return sum(array.far_bytes for array in arrays)
-
-
-def _instruction(line: str) -> Instruction | None:
-    """Reads one line, `[ROOT ]%name = type opcode(operands), attributes`."""
-    name, _, right = _COMMENT.sub("", line).strip().partition(" = ")
-    root = name.startswith("ROOT ")
-    if right.startswith("("):
-        end = _closing(right, 0) + 1
-    else:
-        end = right.find(" ")
-    opening = right.find("(", end)
-    if end <= 0 or opening < 0:
-        return None
-    kind, opcode = right[:end], right[end:opening].strip()
-    closing = _closing(right, opening)
-    inside = right[opening + 1 : closing]
-    arrays = tuple(
-        Array(dtype, tuple(map(int, filter(None, dims.split(",")))), bool(re.search(r"S\([1-9]", layout)))
-        for dtype, dims, layout in _ARRAY.findall(kind)
-    )
-    # The number of a parameter and the value of a constant stand where operands do.
-    literal = opcode in ("parameter", "constant")
-    operands = () if literal else tuple(re.findall(r"%([\w.\-]+)", inside))
-    rest = right[opening + 1 :] if literal else right[closing + 1 :]
-    return Instruction(name.removeprefix("ROOT ").lstrip("%"), arrays, opcode, operands, rest, root)
-
-
-def _closing(text: str, opening: int) -> int:
-    depth = 0
-    for match in re.compile(r"[()]").finditer(text, opening):
-        depth += 1 if match[0] == "(" else -1
-        if depth == 0:
-            return match.start()
-    return len(text)
 
 
 def _convolution_products(product: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> float:
@@ -364,56 +235,3 @@ def _convolution_products(product: Instruction, left: tuple[int, ...], right: tu
         count *= int(((at >= 0) & (at % left_step == 0) & (at // left_step < inputs)).sum())
     groups = int(product.attribute(r"batch_group_count=(\d+)") or 1)
     return count / groups
-
-
-def _groups(instruction: Instruction, partitions: int) -> tuple[tuple[int, ...], ...]:
-    """Returns which devices communicate, from any of the forms in which XLA writes them."""
-    if (pairs := instruction.attribute(r"source_target_pairs=\{((?:\{[\d,]+\},?)+)\}")) is not None:
-        return tuple(tuple(map(int, pair.split(","))) for pair in re.findall(r"\{([\d,]+)\}", pairs))
-    if (listed := instruction.attribute(r"replica_groups=\{((?:\{[\d,]+\},?)+)\}")) is not None:
-        return tuple(tuple(map(int, group.split(","))) for group in re.findall(r"\{([\d,]+)\}", listed))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}", instruction.rest)
-    if named is not None:
-        return _named_groups(*named.groups())
-    iota = re.search(r"replica_groups=\[([\d,]+)\]<=(\S+)", instruction.rest)
-    if iota is None:  # no groups: everyone
-        return (tuple(range(partitions)),)
-    shape = tuple(map(int, iota[1].split(",")))
-    return tuple(tuple(row) for row in _device_order(iota[2]).reshape(shape).tolist())
-
-
-def _device_order(text: str) -> np.ndarray:
-    """Reads an order of devices: counted in a shape, and perhaps transposed.
-
-    >>> _device_order("[2,3]T(1,0)").ravel().tolist()
-    [0, 3, 1, 4, 2, 5]
-    """
-    found = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
-    dims = tuple(map(int, found[1].split(",")))
-    devices = np.arange(math.prod(dims)).reshape(dims)
-    return devices.transpose(tuple(map(int, found[2].split(",")))) if found[2] else devices
-
-
-def _named_groups(mesh: str, order: str | None, axes: str) -> tuple[tuple[int, ...], ...]:
-    """Reads groups given as a mesh, `'a'=2,'b'=4`, and the axes they span, `'b'`; `'b':(2)2` is a part of one.
-
-    >>> _named_groups("'a'=2,'b'=4", None, "'b':(2)2")
-    ((0, 1), (2, 3), (4, 5), (6, 7))
-    >>> _named_groups("'a'=1,'b'=2,'c'=4", "[2,2,2]T(1,0,2)", "'b'")
-    ((0, 2), (1, 3), (4, 6), (5, 7))
-    """
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", mesh)}
-    inside = {
-        name: (int(before or 1), int(size or sizes[name]))
-        for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", axes)
-    }
-    shape, spanned = [], []
-    for name, size in sizes.items():
-        before, span = inside.get(name, (1, 1))
-        shape += [before, span, size // before // span]
-        spanned.append(len(shape) - 2)
-    others = [axis for axis in range(len(shape)) if axis not in spanned]
-    devices = np.arange(math.prod(shape)) if order is None else _device_order(order)
-    devices = devices.reshape(shape).transpose(others + spanned)
-    members = math.prod(span for _, span in inside.values())
-    return tuple(tuple(row) for row in devices.reshape(-1, members).tolist())

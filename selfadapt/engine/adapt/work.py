@@ -1,0 +1,239 @@
+"""What `adapt` does for some updates: chunks of adapters, their streams, and the training steps of each stream.
+
+`adapt` runs these training steps; `selfadapt.plan` compiles their programs without running them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+from selfadapt.engine import memory
+from selfadapt.engine.adapt import schedule
+from selfadapt.engine.adapt.optimizers import HYPERPARAMETERS, optimizer_of
+from selfadapt.errors import InvalidValueError
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import Adapters, Spec, resolve_targets
+from selfadapt.parallel import sharding
+from selfadapt.types import Update
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingStep:
+    """One run of the training program of a stream.
+
+    Attributes:
+      shape: the shape of its micro-batches.
+      micro_batches: the micro-batches by slot, each of another adapter.
+      slots: slots of all shards; some may be empty.
+      rows: rows per slot, those of the shape and a mesh's padding.
+    """
+
+    shape: schedule.Shape
+    micro_batches: dict[int, schedule.MicroBatch]
+    slots: int
+    rows: int
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """The shape of its token arrays, `(slots, rows, time)`."""
+        return self.slots, self.rows, self.shape.time
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that it trains on, padding excluded."""
+        return sum(sum(micro_batch.lengths) for micro_batch in self.micro_batches.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Adapters that are trained together, by training steps that follow each other.
+
+    Attributes:
+      adapters: the indices of the adapters among all updates, in the order of the stack.
+      updates: their updates.
+      micro_batches: the micro-batches of each.
+      optimizer: the optimizer of all of them.
+      plan: how many adapters a training step has slots for, and whether it recomputes activations.
+      mesh: the mesh, `None` for one device.
+    """
+
+    adapters: tuple[int, ...]
+    updates: tuple[Update, ...]
+    micro_batches: tuple[list[schedule.MicroBatch], ...]
+    optimizer: optax.GradientTransformation
+    plan: memory.AdaptPlan
+    mesh: Any
+
+    @functools.cached_property
+    def place(self) -> dict[int, int]:
+        """The place of each adapter in the stack."""
+        return {adapter: place for place, adapter in enumerate(self.adapters)}
+
+    @functools.cached_property
+    def optimizer_steps(self) -> list[int]:
+        """The number of optimizer steps of each adapter."""
+        return [own[-1].step + 1 if own else 0 for own in self.micro_batches]
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether some optimizer step has several micro-batches."""
+        return any(not each.shape.whole for own in self.micro_batches for each in own)
+
+    @property
+    def shards(self) -> int:
+        """Shards that divide the adapters."""
+        return memory.divided(len(self.adapters), self.mesh)[0]
+
+    @property
+    def shard_size(self) -> int:
+        """Adapters per shard, padding included."""
+        return -(-len(self.adapters) // self.shards)
+
+    def training_steps(self) -> Iterator[TrainingStep]:
+        """Yields the training steps in the order in which they run."""
+        shards, row_multiple = memory.divided(len(self.adapters), self.mesh)
+        for shape, chosen in schedule.training_steps(self.micro_batches, self.plan.slots, self.shard_size):
+            rows = sharding.round_up(shape.rows, row_multiple)
+            yield TrainingStep(shape, chosen, self.plan.slots(shape) * shards, rows)
+
+    def batch(self, step: TrainingStep) -> dict[str, np.ndarray]:
+        """Returns the arrays of a training step: its tokens, and for each slot the adapter and its hyper-parameters."""
+        # Empty slots get places past the end, each another: gathers clip them and scatters drop them.
+        slots = {
+            "adapter": self.shard_size + np.arange(step.slots, dtype=np.int32),
+            "apply": np.zeros(step.slots, bool),
+        }
+        for name in (*HYPERPARAMETERS, "max_grad_norm"):
+            slots[name] = np.ones(step.slots, np.float32)
+        for slot, micro_batch in step.micro_batches.items():
+            place = self.place[micro_batch.adapter]
+            update = self.updates[place]
+            slots["adapter"][slot] = place % self.shard_size
+            slots["apply"][slot] = micro_batch.last
+            rate = schedule.learning_rate(update, micro_batch.step, self.optimizer_steps[place])
+            slots["learning_rate"][slot] = rate
+            slots["weight_decay"][slot] = update.weight_decay
+            slots["max_grad_norm"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
+        return schedule.token_arrays(step.shape, step.micro_batches, step.slots, step.rows) | slots
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What `adapt` does for some updates.
+
+    Attributes:
+      problems: for each update why it cannot be trained, `None` if it can.
+      chunks: the streams of each chunk, which run side by side; chunks follow each other. The adapters of a chunk have
+        one optimizer.
+    """
+
+    problems: tuple[str | None, ...]
+    chunks: tuple[tuple[Stream, ...], ...]
+
+    @property
+    def micro_batches(self) -> int:
+        """The number of micro-batches of all adapters."""
+        return sum(len(own) for chunk in self.chunks for stream in chunk for own in stream.micro_batches)
+
+
+def plan_work(
+    model: Any, updates: Sequence[Update], init: Adapters | None = None, memory_bytes: int | None = None
+) -> Work:
+    """Divides updates into chunks, streams and training steps.
+
+    Args:
+      model: the base model; its parameters may be abstract.
+      updates: the updates.
+      init: adapters to start from, one per update; `None` for new ones.
+      memory_bytes: memory for adapters and activations on each device; what is free by default.
+
+    Raises:
+      InvalidValueError: a target is unknown, or there is text and no tokenizer.
+      OutOfMemoryError: not even one adapter fits.
+    """
+    config = model.config
+    specs = [Spec(u.rank, u.alpha, resolve_targets(u.targets, config)) for u in updates] if init is None else init.specs
+    token_ids = tokenize(model, updates)
+    problems: list[str | None] = []
+    micro_batches: list[list[schedule.MicroBatch]] = []
+    encoded: dict[int, list[schedule.Encoded]] = {}  # updates may occur several times
+    for k, update in enumerate(updates):
+        if id(update) not in encoded:
+            encoded[id(update)] = schedule.encode(update, token_ids)
+        sequences = encoded[id(update)]
+        problems.append(problem(update, sequences, config))
+        fine = problems[-1] is None
+        micro_batches.append(schedule.micro_batches(k, update, sequences, config.hidden_size) if fine else [])
+    chunks = []
+    for indices in _groups(updates, specs):
+        own = [updates[k] for k in indices]
+        batches = [micro_batches[k] for k in indices]
+        plan = memory.plan_adapt(config, own, init, batches, model.params, memory_bytes, model.mesh)
+        for chunk in _parts(indices, plan.chunk):
+            streams = []
+            for part in _parts(chunk, plan.stream):
+                parts = tuple(updates[k] for k in part), tuple(micro_batches[k] for k in part)
+                streams.append(Stream(tuple(part), *parts, optimizer_of(own[0]), plan, model.mesh))
+            chunks.append(tuple(streams))
+    return Work(tuple(problems), tuple(chunks))
+
+
+def _groups(updates: Sequence[Update], specs: Sequence[Spec]) -> list[list[int]]:
+    """Returns the indices of updates that can share a stack of adapters.
+
+    Those of one optimizer by name can: it leaves the zeros that pad ranks and targets at zero. Of another
+    `optax.GradientTransformation` nothing is known, so its adapters also have equal rank and targets.
+    """
+    groups = collections.defaultdict(list)
+    for k, (update, spec) in enumerate(zip(updates, specs, strict=True)):
+        named = isinstance(update.optimizer, str)
+        groups[update.optimizer if named else (update.optimizer, spec.rank, spec.targets)].append(k)
+    return list(groups.values())
+
+
+def _parts(whole: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
+
+
+def tokenize(model: Any, updates: Sequence[Update]) -> Callable[[str, bool], list[int]]:
+    """Tokenizes every text of the updates at once; returns a function of (text, whether it starts a sequence)."""
+    texts: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}
+    for update in updates:
+        for sequence in update.sequences:
+            parts = (sequence,) if isinstance(sequence, str) else sequence
+            if isinstance(parts, tuple | list):
+                for place, part in enumerate(parts[:2]):
+                    if isinstance(part, str):
+                        texts[place == 0][part] = []
+    for special, known in texts.items():
+        if known:
+            if model.tokenizer is None:
+                raise InvalidValueError("the model has no tokenizer; give the sequences of an Update as token ids")
+            encoded = model.tokenizer(list(known), add_special_tokens=special)["input_ids"]
+            known.update(zip(known, encoded, strict=True))
+    return lambda text, starts: texts[starts][text]
+
+
+def problem(update: Update, encoded: Sequence[schedule.Encoded], config: ModelConfig) -> str | None:
+    """Returns why an update cannot be trained at all, `None` if it can."""
+    if not encoded:
+        return "empty: no sequence has a token to learn"
+    if not math.isfinite(update.learning_rate):
+        return f"invalid: the learning rate is {update.learning_rate}"
+    for number, sequence in enumerate(encoded):
+        if len(sequence.ids) > config.max_position_embeddings:
+            return (
+                f"invalid: sequence {number} has {len(sequence.ids)} tokens and the model's context "
+                f"{config.max_position_embeddings}"
+            )
+        if (worst := int(sequence.ids.max())) >= config.vocab_size or sequence.ids.min() < 0:
+            return f"invalid: sequence {number} holds token id {worst}, outside the vocabulary of {config.vocab_size}"
+    return None
