@@ -167,7 +167,7 @@ def experiment() -> ConfigDict:
     config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "seed": 0})
     config.outer.rest_em.merge = True  # into the weights; or keep it as an adapter, with the student left as it was
 
-    config.evaluation = ConfigDict({"edits": 1})
+    config.evaluation = ConfigDict({"edits": 1, "controls": True})  # controls: rows beside the ladder
     # Added to the inner seeds, so that evaluation does not reuse those that rewards were measured with.
     config.evaluation.seed_offset = 1000
     config.evaluation.low_temperature = 0.3  # of a control row: the untrained policy's edits, less random

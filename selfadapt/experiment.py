@@ -135,7 +135,8 @@ def train(
                 finished(state)
                 stored.forget(state.round - 1)  # the previous round's checkpoint is complete now
             with progress.phase("save"), meters.phase("save", round=state.round):
-                run.rows(evaluation, evaluation.controls(state))
+                if config.evaluation.controls:
+                    run.rows(evaluation, evaluation.controls(state))
                 summary = _summary(config, record, _seconds(record, progress))
                 _save(state.policy, workdir / "policy", config.model)
                 if state.student is not state.policy and state.student is not start.student:

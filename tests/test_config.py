@@ -59,8 +59,8 @@ def test_a_file_goes_before_a_shipped_config_of_its_name(file, tmp_path, monkeyp
     [
         ("quikstart", "quickstart"),
         ("configs/quickstart.py", "quickstart"),
-        ("knowledge_qwen2p5_7b", "seal/knowledge_qwen2p5_7b"),
-        ("seal/knowledge_qwen2.5_7b:argument", "seal/knowledge_qwen2p5_7b"),
+        ("knowledge_qwen2p5_7b", "seal/paper/knowledge_qwen2p5_7b"),
+        ("seal/paper/knowledge_qwen2.5_7b:argument", "seal/paper/knowledge_qwen2p5_7b"),
     ],
 )
 def test_an_unknown_name_of_a_config_is_an_error_with_the_nearest_and_all(name, near, tmp_path, monkeypatch):

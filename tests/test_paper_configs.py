@@ -14,7 +14,7 @@ from selfadapt.files import read_jsonl
 from selfadapt.outer import make_outer
 from tests.worlds import random_world_model
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "seal" / "knowledge_qwen2p5_7b.py"
+CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "seal" / "paper" / "knowledge_qwen2p5_7b.py"
 
 
 @pytest.fixture

@@ -70,4 +70,4 @@ def test_an_unknown_config_is_an_error_that_lists_what_there_is(installed, tmp_p
     done = run(installed, tmp_path, "train", "--config=configs/quikstart.py", "--workdir=run")
     assert done.returncode == 2
     assert "Did you mean --config=quickstart?" in done.stderr
-    assert "seal/knowledge_qwen2p5_7b" in done.stderr
+    assert "seal/paper/knowledge_qwen2p5_7b" in done.stderr
