@@ -23,7 +23,7 @@ LAYERS = (
     ("telemetry",),
     ("parallel",),
     ("config",),
-    ("defaults", "files"),
+    ("defaults", "files", "templates"),
     ("types",),
     ("errors",),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfadapt.errors import InvalidValueError
 from selfadapt.graders.endpoint import BudgetExceeded, EndpointJudge, JudgeError
-from selfadapt.graders.model import LogLikelihoodGrader, ModelJudge, judge_prompt, parse_verdict
+from selfadapt.graders.model import JUDGE_FIELDS, LogLikelihoodGrader, ModelJudge, judge_prompt, parse_verdict
 from selfadapt.graders.text import Containment, Exact, GradeItem, Grader, TokenF1, normalize_answer, token_f1
 
 GRADERS: dict[str, Callable[..., Grader]] = {
@@ -23,6 +23,7 @@ GRADERS: dict[str, Callable[..., Grader]] = {
 
 __all__ = [
     "GRADERS",
+    "JUDGE_FIELDS",
     "BudgetExceeded",
     "Containment",
     "EndpointJudge",

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfadapt.errors import InvalidValueError, UserError
-from selfadapt.graders.model import judge_prompt, parse_verdict
+from selfadapt.graders.model import JUDGE_FIELDS, judge_prompt, parse_verdict
 from selfadapt.graders.text import GradeItem
 from selfadapt.parallel.distributed import broadcast, is_main
+from selfadapt.templates import check_template
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
@@ -93,6 +94,7 @@ class EndpointJudge:
         backoff: float = 1.0,
         timeout: float = 60.0,
         parameters: Mapping[str, Any] | None = None,
+        prompt: str = "",
     ):
         """Describes the endpoint; nothing is sent before `grade`.
 
@@ -107,6 +109,7 @@ class EndpointJudge:
           backoff: seconds before the second try; doubled for each further one, up to a minute.
           timeout: seconds that one request may take.
           parameters: further fields of the request's body; by default `{"temperature": 0}`.
+          prompt: the template of the judge's prompt, see `judge_prompt`; "" for the built-in one.
 
         Raises:
           ValueError: an argument is out of range, or the key's environment variable is not set.
@@ -137,6 +140,7 @@ class EndpointJudge:
         self._backoff = backoff
         self._timeout = timeout
         self._parameters = {"temperature": 0} if parameters is None else dict(parameters)
+        self._prompt = check_template(prompt, "the judge's prompt", JUDGE_FIELDS) if prompt else ""
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._lock = threading.Lock()
         self.requests = 0
@@ -157,7 +161,7 @@ class EndpointJudge:
         return [0.0 if body is None else float(parse_verdict(self._cached(body))) for body in bodies]
 
     def _body(self, item: GradeItem) -> str:
-        messages = [{"role": "user", "content": judge_prompt(item)}]
+        messages = [{"role": "user", "content": judge_prompt(item, self._prompt)}]
         return json.dumps({"model": self._model, "messages": messages, **self._parameters}, sort_keys=True)
 
     def _cached(self, body: str) -> str:

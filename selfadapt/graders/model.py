@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from selfadapt.errors import InvalidValueError
 from selfadapt.graders.text import GradeItem
+from selfadapt.templates import check_template
 
 _WORD = re.compile(r"[a-z]+")
 
@@ -22,37 +23,54 @@ def parse_verdict(reply: str) -> bool:
     return "yes" in words and "no" not in words
 
 
-def judge_prompt(item: GradeItem) -> str:
-    """Returns the text that asks a judge for one word, yes or no."""
+JUDGE_FIELDS = ("question", "gold", "answer")  # of a judge's prompt template
+
+
+def judge_prompt(item: GradeItem, template: str = "") -> str:
+    """Returns the text that asks a judge for one word, yes or no.
+
+    Args:
+      item: the answer to grade.
+      template: a text with `{question}`, `{gold}` (the gold answers, one per line) and `{answer}`; "" for the
+        built-in prompt.
+    """
+    answer = item.answer.strip()
+    if template:
+        return template.format(question=item.question, gold="\n".join(item.golds), answer=answer)
     golds = "\n".join(f"Reference answer: {gold}" for gold in item.golds)
     return (
         "Decide whether an answer is right. It is right if it says all that one of the reference answers says "
         "and contradicts none of them; wording, length and extra correct detail do not matter.\n\n"
-        f"Question: {item.question}\n{golds}\nAnswer to judge: {item.answer.strip()}\n\n"
+        f"Question: {item.question}\n{golds}\nAnswer to judge: {answer}\n\n"
         "Is the answer right? Say yes or no.\nVerdict:"
     )
 
 
 class ModelJudge:
-    """The policy, or any model at hand, as judge. Empty answers are wrong without being asked about."""
+    """Grades by asking a model at hand, such as the policy, for yes or no. Empty answers are wrong without asking."""
 
-    def __init__(self, generate_fn: Callable[[list[str]], list[str]]):
+    def __init__(self, generate_fn: Callable[[list[str]], list[str]], *, prompt: str = ""):
         """Wraps a model.
 
         Args:
           generate_fn: continues each prompt, greedily and for a few tokens.
+          prompt: the template of the judge's prompt, see `judge_prompt`; "" for the built-in one.
+
+        Raises:
+          InvalidValueError: a placeholder of the template is unknown or missing.
         """
         self._generate = generate_fn
+        self._prompt = check_template(prompt, "the judge's prompt", JUDGE_FIELDS) if prompt else ""
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns 0 or 1 an item, by the first line that the model writes."""
+        """Returns 0 or 1 per item, by the first line that the model writes."""
         asked = [i for i, item in enumerate(items) if item.answer.strip()]
-        replies = self._generate([judge_prompt(items[i]) for i in asked]) if asked else []
+        replies = self._generate([judge_prompt(items[i], self._prompt) for i in asked]) if asked else []
         if len(replies) != len(asked):
             raise InvalidValueError(f"the judge's generate_fn gave {len(replies)} replies to {len(asked)} prompts")
         verdicts = [0.0] * len(items)
         for i, reply in zip(asked, replies, strict=True):
-            # A base model goes on after its verdict, often with a question of its own.
+            # A base model continues after its verdict, often with a question it makes up.
             verdicts[i] = float(parse_verdict((reply.strip().splitlines() or [""])[0]))
         return verdicts
 

@@ -1,110 +1,87 @@
 """Knowledge incorporation: the model reads a passage, writes an edit, trains on it, answers without the passage.
 
-SEAL's first domain (arXiv 2506.10943, section 4.1 and appendix B): tasks from any source of passages and
-questions, edits turned into training sequences by SEAL's rules, answers graded.
+SEAL's first domain (arXiv 2506.10943, section 4.1 and appendix B): passages and questions from any source, edits
+turned into training sequences by SEAL's rules, answers graded.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import random
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from selfadapt import data
 from selfadapt.domains.base import Applied
 from selfadapt.domains.knowledge import prompts
-from selfadapt.domains.tiny import world
-from selfadapt.errors import InvalidTypeError, InvalidValueError, UserError
-from selfadapt.graders import GradeItem, Grader, get_grader
+from selfadapt.domains.knowledge.sequences import SPLITS, training_sequences
+from selfadapt.domains.knowledge.sources import TaskSource, make_source
+from selfadapt.engine.generate import generate
+from selfadapt.errors import UserError
+from selfadapt.graders import JUDGE_FIELDS, GradeItem, Grader, get_grader
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
+from selfadapt.templates import SUFFIX, load_template
 from selfadapt.types import ContextEdit, Task, TokenSequence, Update
 
-SPLITS = ("lines", "document")
 BASELINES = ("passage", "unchanged")
 PADDINGS = ("none", "seal")
-SEAL_LENGTH = 2048  # tokens; SEAL pads every training sequence to this
-
-_QUESTION = re.compile(r"Question\s+\d+:")
-_ANSWER = re.compile(r"Answer\s*:")
-_BEFORE_QUESTION = re.compile(r"\n(?=[ \t]*Question\s+\d+:)")
-# Control characters carry no knowledge and some tokenizers turn each into several byte tokens.
-_CONTROL = {code: None for code in range(32) if chr(code) not in "\t\n"} | {0x7F: None}
+SEAL_LENGTH = 2048  # tokens; SEAL pads every training sequence to this length
+VERDICT_TOKENS = 8  # the most tokens that a model's verdict takes
 
 
-def _clean(text: str) -> str:
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL)
-    # Half of a surrogate pair, which JSON can hold, has no UTF-8 form and no tokenizer takes it.
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _surely_fits(text: str, limit: int) -> bool:
+    """Whether a text has at most `limit` tokens, found without its tokenizer; short texts have, others may have."""
+    # A token is at least a byte, apart from a few that tokenizers put around a text.
+    return len(text.encode("utf-8", "replace")) + 8 <= limit
 
 
-def _segments(completion: str, split: str) -> Sequence[str]:
-    whole = completion.strip()
-    pieces = [piece.strip() for piece in completion.split("---") if piece.strip()] or [whole]
-    if split == "document":
-        return pieces
-    if _QUESTION.search(whole) and _ANSWER.search(whole):
-        pairs = [pair.strip() for pair in _BEFORE_QUESTION.split(whole)]
-        if not pairs[0].startswith("Question"):
-            # The self-qa prompt ends in this heading, so the completion starts after it.
-            pairs[0] = f"Question 1: {pairs[0]}"
-        return pairs
-    lines = [line.strip() for piece in pieces for line in piece.split("\n") if line.strip()]
-    if len(lines) > 1 and lines[1].startswith("1."):
-        return lines[1:]  # the first line only announces the numbered list
-    return lines
+@dataclasses.dataclass(frozen=True)
+class EditPrompts:
+    """Writes the prompts for edits.
 
-
-def training_sequences(
-    completion: str,
-    *,
-    title: str,
-    context: str,
-    split: str = "lines",
-    add_context: bool = True,
-    max_segments: int | None = None,
-) -> list[str]:
-    r"""Turns an edit's text into the sequences that an inner update trains on (SEAL, appendix B.3).
-
-    By lines, every line is a sequence, except that a numbered list's announcement is dropped and that
-    a line of three dashes only separates; a text of "Question 1: ... Answer: ..." pairs is split by pair.
-    As a document, the text is one sequence, or one for each part between "---". Each sequence is
-    the title, a newline and the segment; the passage itself is the last one.
-
-    An empty completion gives the passage alone by lines, and also the bare title as a document: SEAL's
-    passage-only continued pretraining counts both (400 sequences for 200 passages). A text without
-    line breaks is one sequence, however long: what a model's context holds is for the caller to cut.
-    Control characters are removed and unpaired surrogates become "?".
-
-    Args:
-      completion: what the policy wrote.
-      title: the passage's title.
-      context: the passage.
-      split: "lines" (one passage learnt at a time) or "document" (continued pretraining).
-      add_context: whether the passage is the last sequence.
-      max_segments: the most segments taken from the completion, the first ones; `None` for all.
-
-    Returns:
-      The training sequences.
-
-    Raises:
-      TypeError: `completion` is not text.
-      ValueError: `split` or `max_segments` is out of range.
-
-    >>> training_sequences("1. It is old.\n2. It is red.", title="Mars", context="An old red planet.")
-    ['Mars\n1. It is old.', 'Mars\n2. It is red.', 'Mars\nAn old red planet.']
+    Attributes:
+      policy: the model that writes edits, for its tokenizer and context.
+      template: key or text of the prompt; see `prompts.edit_prompt`.
+      chat: whether the prompt is a chat, for instruct models.
+      edit_tokens: the most tokens of an edit; prompt and edit share the policy's context.
     """
-    if not isinstance(completion, str):
-        raise InvalidTypeError(f"a completion is text, not {type(completion).__name__}: {completion!r:.80}")
-    if split not in SPLITS:
-        raise InvalidValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-    if max_segments is not None and max_segments < 0:
-        raise InvalidValueError(f"max_segments is {max_segments!r}; it must be at least 0, or None for all")
-    sequences = [f"{title}\n{segment}" for segment in _segments(_clean(completion), split)[:max_segments]]
-    return [*sequences, f"{title}\n{context}"] if add_context else sequences
+
+    policy: Model
+    template: str
+    chat: bool
+    edit_tokens: int
+
+    def write(self, task: Task) -> str:
+        """Returns the prompt for an edit of a passage."""
+        if not self.chat:
+            return prompts.edit_prompt(self.template, title=task.title, context=task.context)
+        messages = prompts.edit_messages(self.template, title=task.title, context=task.context)
+        tokenizer = self.policy.tokenizer
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # Many templates begin with the token that their tokenizer also puts before every text.
+        added = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        return text.removeprefix(tokenizer.bos_token) if added else text
+
+    def fits(self, task: Task) -> bool:
+        """Returns whether the prompt for a passage and an edit fit into the policy's context."""
+        return _surely_fits(self.write(task), self._limit) or self._tokens(task) <= self._limit
+
+    def check(self, task: Task, source: str) -> None:
+        """Raises UserError if the prompt for a passage does not fit; the message names the source."""
+        if not self.fits(task):
+            raise UserError(
+                f"{source}: the passage {task.title!r} ({task.id}) makes an edit prompt of {self._tokens(task)} "
+                f"tokens, and with config.sampling.max_new_tokens={self.edit_tokens} the model's context of "
+                f"{self.policy.config.max_position_embeddings} leaves {self._limit}; set config.data.skip_long=True to "
+                "leave such passages out, or lower config.sampling.max_new_tokens"
+            )
+
+    @property
+    def _limit(self) -> int:
+        return self.policy.config.max_position_embeddings - self.edit_tokens
+
+    def _tokens(self, task: Task) -> int:
+        return len(self.policy.tokenizer(self.write(task), verbose=False)["input_ids"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,69 +89,43 @@ class Knowledge:
     """The domain; `make` builds it from a config.
 
     Attributes:
-      policy: the model that writes edits, for its tokenizer and context length.
-      student: the model to adapt, likewise.
-      source: "tiny_world", or whatever `selfadapt.data.load_tasks` reads.
-      train: the passages to train on, none for the tiny world, which makes its own.
-      heldout: those to judge by.
-      seed: chooses the passages of each round.
-      prompt: key or text of the edit prompt.
-      answer_style: see `prompts.answer_prompt`.
-      chat: whether the edit prompt is a chat, for instruct models.
-      split: how an edit is cut into sequences, "lines" or "document".
-      max_segments: the most sequences of an edit, 0 for all.
+      student: the model to adapt, for its tokenizer and context.
+      source: supplies passages and questions.
+      edit_prompts: writes the prompts for edits.
+      answer_prompt: style or template of the answer prompt; see `prompts.answer_prompt`.
+      split: how an edit is cut into segments, "lines" or "document".
+      max_segments: the most segments of an edit, `None` for all.
       padding: "seal" pads every sequence with trained end-of-sequence tokens to 2048, as SEAL's code does.
       update: the inner update without its sequences.
-      grader: judges answers.
+      grader: grades answers.
       passage_is_baseline: whether edits are compared with the passage alone, or with no adaptation.
     """
 
-    policy: Model
     student: Model
-    source: str
-    train: tuple[Task, ...]
-    heldout: tuple[Task, ...]
-    seed: int
-    prompt: str
-    answer_style: str
-    chat: bool
+    source: TaskSource
+    edit_prompts: EditPrompts
+    answer_prompt: str
     split: str
-    max_segments: int
+    max_segments: int | None
     padding: str
     update: Update
     grader: Grader
     passage_is_baseline: bool = True
 
     def tasks(self, split: str, count: int, round: int = 0) -> list[Task]:
-        """Returns passages: of "train" other ones each round, of "heldout" always the same.
+        """Returns passages: new ones each round for "train", always the same for "heldout".
 
         Raises:
-          UserError: the source holds too few passages.
+          UserError: there are too few passages, or one does not fit into the policy's context.
         """
-        if self.source == "tiny_world":
-            skip = count * round if split == "train" else 0
-            return world.tasks(split, skip + count, self.seed)[skip:]
-        pool = list(self.heldout if split == "heldout" else self.train)
-        if count > len(pool):
-            raise UserError(
-                f"config.data.path: {self.source} leaves {len(pool)} passages for {split!r} and {count} are asked for; "
-                "lower config.contexts or config.evaluation.contexts"
-            )
-        if split == "heldout":
-            return pool[:count]
-        # One random order of all passages, taken in turns: no passage comes twice before all came once.
-        order = [task for lap in range((round + 1) * count // len(pool) + 1) for task in self._lap(pool, lap)]
-        return order[round * count : (round + 1) * count]
-
-    def _lap(self, pool: list[Task], lap: int) -> list[Task]:
-        return random.Random(f"passages {self.seed} {lap}").sample(pool, len(pool))
+        tasks = self.source.tasks(split, count, round)
+        for task in tasks:
+            self.edit_prompts.check(task, self.source.name)
+        return tasks
 
     def edit_prompt(self, task: Task) -> str:
         """Returns the prompt for an edit of a passage."""
-        if not self.chat:
-            return prompts.edit_prompt(self.prompt, title=task.title, context=task.context)
-        messages = prompts.edit_messages(self.prompt, title=task.title, context=task.context)
-        return self.policy.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.edit_prompts.write(task)
 
     def apply(self, task: Task, text: str | None) -> Applied:
         """Returns the update on an edit's sequences and the passage; without an edit, on the passage alone."""
@@ -182,15 +133,15 @@ class Knowledge:
             sequences = [f"{task.title}\n{task.context}"]
         else:
             sequences = training_sequences(
-                text, title=task.title, context=task.context, split=self.split, max_segments=self.max_segments or None
+                text, title=task.title, context=task.context, split=self.split, max_segments=self.max_segments
             )
         return self.update.replace(sequences=[self._fitted(sequence) for sequence in sequences])
 
     def _fitted(self, text: str) -> str | TokenSequence:
-        """Cuts a text to the model's context, as one endless line needs, and pads it if asked to."""
+        """Returns a sequence, cut to the student's context where it is longer, and padded if asked to."""
         limit = self.student.config.max_position_embeddings
-        if self.padding == "none" and len(text) <= limit:
-            return text  # a token is at least a character, so this cannot be too long
+        if self.padding == "none" and _surely_fits(text, limit):
+            return text
         limit = min(limit, SEAL_LENGTH) if self.padding == "seal" else limit
         ids = tuple(self.student.tokenizer(text, verbose=False)["input_ids"][:limit])
         if self.padding == "none":
@@ -201,23 +152,23 @@ class Knowledge:
         )
 
     def unchanged(self, task: Task) -> Applied:
-        """Returns the model as it is, with nothing in its context."""
+        """Returns the application that leaves the model as it is, with nothing in its context."""
         del task
         return ContextEdit("")
 
     def baseline(self, task: Task) -> Applied:
-        """Returns the update on the passage alone, or nothing, as the config says."""
+        """Returns the update on the passage alone, or no change."""
         return self.apply(task, None) if self.passage_is_baseline else self.unchanged(task)
 
     def questions(self, task: Task, context: str) -> list[str]:
-        """Returns the answer prompts, after the passage or memo in `context` if there is one."""
+        """Returns the answer prompts; `context`, if there is one, is a text to answer from."""
         return [
-            prompts.answer_prompt(question.question, title=task.title, style=self.answer_style, context=context)
+            prompts.answer_prompt(question.question, title=task.title, style=self.answer_prompt, context=context)
             for question in task.questions
         ]
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Returns a verdict for each answer; all go to the grader at once."""
+        """Returns a verdict for each answer; the grader gets all of them at once."""
         items = [
             GradeItem(question.question, question.answers, answer)
             for task, texts in zip(tasks, answers, strict=True)
@@ -227,125 +178,101 @@ class Knowledge:
         return [[next(verdicts) for _ in texts] for texts in answers]
 
     def oracle(self, task: Task) -> str | None:
-        """Returns gold question-answer lines; in the tiny world their wordings differ from the evaluation's."""
-        if self.source == "tiny_world":
-            return "\n".join(world.gold_lines(task))
-        return "\n".join(f"Question: {question.question} Answer: {question.answers[0]}" for question in task.questions)
+        """Returns the edit that a perfect author would write."""
+        return self.source.oracle(task)
 
     def describe(self, task: Task, text: str) -> dict[str, int]:
-        """Counts the kinds of an edit's lines, in the tiny world."""
-        counts: dict[str, int] = {}
-        if self.source == "tiny_world":
-            for line in filter(None, map(str.strip, text.split("\n"))):
-                kind = world.classify_line(task, line).kind
-                counts[kind] = counts.get(kind, 0) + 1
-        return counts
+        """Returns the number of an edit's lines of each kind; empty if the source does not classify them."""
+        return self.source.describe(task, text)
 
 
-def make(config: Any, policy: Model, student: Model) -> Knowledge:
-    """Makes the domain from a resolved config; `selfadapt/defaults.py` explains its fields.
+def make(config: Any, policy: Model, student: Model | None = None, *, source: TaskSource | None = None) -> Knowledge:
+    """Makes the domain from an experiment.
+
+    Args:
+      config: the resolved experiment; `selfadapt/defaults.py` explains its fields.
+      policy: the model that writes edits.
+      student: the model that is adapted and answers questions; the policy by default.
+      source: passages and questions of your own, in place of what `config.data` describes.
 
     Raises:
-      UserError: a field's value is unknown, or the data cannot be used with these models.
+      UserError: a field's value cannot be used, or the data cannot be used with these models.
     """
+    student = policy if student is None else student
     fields = config.domain
-    for field, value, allowed in (
-        ("split", fields.split, SPLITS),
-        ("baseline", fields.baseline, BASELINES),
-        ("padding", fields.padding, PADDINGS),
-        ("answer_prompt", fields.answer_prompt, prompts.ANSWER_STYLES),
-    ):
-        if value not in allowed:
-            raise InvalidValueError(f"config.domain.{field} is {value!r}; it must be one of {', '.join(allowed)}")
-    update = inner_update(config, student.config)
+    for field, allowed in (("split", SPLITS), ("baseline", BASELINES), ("padding", PADDINGS)):
+        if fields[field] not in allowed:
+            raise UserError(f"config.domain.{field} is {fields[field]!r}; it must be one of {', '.join(allowed)}")
+    if fields.max_segments < 0:
+        raise UserError(f"config.domain.max_segments is {fields.max_segments}; it must be at least 0, which means all")
     if fields.padding == "seal" and not student.config.eos_token_ids:
         raise UserError("config.domain.padding is 'seal', and the model has no end-of-sequence token to pad with")
-    prompt = fields.prompt
-    if prompt.endswith(".txt"):
-        prompt = prompts.load_template(prompt)
-    prompts.edit_prompt(prompt, title="", context="")
-    options = {
-        name: value for name, value in config.grader.items() if name not in ("name", "prompt") and value is not None
-    }
-    grader = config.grader.name
-    if grader == "auto":  # answers in sentences are right by containment and never by exact match
-        grader = "exact" if config.data.path == "tiny_world" else "containment"
-    if grader == "model":
-        options["generate_fn"] = _judge(student)
-    elif grader == "log-likelihood":
+    if fields.chat and not getattr(policy.tokenizer, "chat_template", None):
         raise UserError(
-            "config.grader.name is 'log-likelihood', which grades gold answers and not what the model writes; "
-            "use selfadapt.log_likelihood from Python"
+            f"config.domain.chat is True, and the tokenizer of {config.model} has no chat template; set it to "
+            "False, or use an instruct model"
         )
-    domain = Knowledge(
-        policy=policy,
+    template, answer_prompt = fields.prompt, fields.answer_prompt
+    if template.endswith(SUFFIX):
+        template = prompts.load_edit_template(template, field="config.domain.prompt")
+    if answer_prompt.endswith(SUFFIX):
+        answer_prompt = prompts.load_answer_template(answer_prompt, field="config.domain.answer_prompt")
+    prompts.edit_prompt(template, title="", context="")  # raises for an unknown key
+    prompts.answer_prompt("", style=answer_prompt)
+    writer = EditPrompts(policy, template, fields.chat, config.sampling.max_new_tokens)
+    update = inner_update(config, student.config)
+    if source is None:
+
+        def keep(task: Task) -> bool:
+            if not config.data.skip_long:
+                writer.check(task, config.data.path)
+            return writer.fits(task)
+
+        source = make_source(config, keep)
+    return Knowledge(
         student=student,
-        source=config.data.path,
-        train=(),
-        heldout=(),
-        seed=config.seed,
-        prompt=prompt,
-        answer_style=fields.answer_prompt,
-        chat=fields.chat,
+        source=source,
+        edit_prompts=writer,
+        answer_prompt=answer_prompt,
         split=fields.split,
-        max_segments=fields.max_segments,
+        max_segments=fields.max_segments or None,
         padding=fields.padding,
         update=update,
-        grader=get_grader(grader, **options),
+        grader=make_grader(config, policy, default=source.grader),
         passage_is_baseline=fields.baseline == "passage",
     )
-    if domain.source == "tiny_world":
-        return domain  # it makes its own passages
 
-    def load(path: str, split: str | None = None) -> list[Task]:
-        tasks = data.load_tasks(path, split=split)
-        return _fitting(domain, config, data.seal_subset(tasks, len(tasks)))  # in SEAL's order
 
-    train = load(config.data.path, config.data.split or None)
-    if config.data.eval_path:
-        heldout = load(config.data.eval_path)
-        known = {task.id for task in heldout}
-        train = [task for task in train if task.id not in known]
-    else:
-        train, heldout = train[config.evaluation.contexts :], train[: config.evaluation.contexts]
-    return dataclasses.replace(domain, train=tuple(train), heldout=tuple(heldout))
+def make_grader(config: Any, model: Model, default: str) -> Grader:
+    """Returns the grader that `config.grader` describes.
+
+    Args:
+      config: the experiment.
+      model: the judge of the grader "model".
+      default: the grader for "auto".
+
+    Raises:
+      UserError: there is no such grader, an option of it is missing or cannot be used, or it cannot grade answers.
+    """
+    name = default if config.grader.name == "auto" else config.grader.name
+    options = {field: value for field, value in config.grader.items() if field != "name" and value not in (None, "")}
+    if name == "log-likelihood":
+        raise UserError(
+            "config.grader.name is 'log-likelihood', which scores gold answers and not what the model writes; "
+            "use selfadapt.log_likelihood from Python"
+        )
+    if "prompt" in options:
+        options["prompt"] = load_template(options["prompt"], JUDGE_FIELDS, field="config.grader.prompt")
+    if name == "model":
+        options["generate_fn"] = lambda texts: generate(model, texts, max_new_tokens=VERDICT_TOKENS, stop="\n")
+    return get_grader(name, **options)
 
 
 def inner_update(config: Any, architecture: ModelConfig) -> Update:
     """Returns the inner update of a resolved config, without its sequences.
 
     Raises:
-      ValueError: a hyper-parameter is out of range, or a target is no projection of the architecture.
+      InvalidValueError: a hyper-parameter is out of range, or a target is no projection of the architecture.
     """
     update = Update((), **config.inner)
     return update.replace(targets=resolve_targets(update.targets, architecture))
-
-
-def _fitting(domain: Knowledge, config: Any, tasks: Sequence[Task]) -> list[Task]:
-    """Checks that every passage fits the model's context; drops those that do not if the config says so.
-
-    Raises:
-      UserError: a passage does not fit.
-    """
-    limit = domain.policy.config.max_position_embeddings - config.sampling.max_new_tokens
-
-    def fits(task: Task) -> bool:
-        prompt = domain.edit_prompt(task)
-        if len(prompt) <= limit or (size := len(domain.policy.tokenizer(prompt, verbose=False)["input_ids"])) <= limit:
-            return True
-        if config.data.skip_long:
-            return False
-        raise UserError(
-            f"{domain.source}: the passage {task.title!r} ({task.id}) makes an edit prompt of {size} tokens, and with "
-            f"config.sampling.max_new_tokens={config.sampling.max_new_tokens} the model's context of "
-            f"{domain.policy.config.max_position_embeddings} leaves {limit}; set config.data.skip_long=True to leave "
-            "such passages out"
-        )
-
-    return list(filter(fits, tasks))
-
-
-def _judge(model: Model):
-    from selfadapt.engine.generate.sampling import generate
-
-    return lambda texts: generate(model, texts, max_new_tokens=8, stop="\n")

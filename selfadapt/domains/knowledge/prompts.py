@@ -1,13 +1,14 @@
-"""The texts that a model is asked with: prompts for an edit and for an answer (SEAL, arXiv 2506.10943, appendix B)."""
+"""Prompts for an edit and for an answer (the tasks of SEAL, arXiv 2506.10943, appendix B, in our own words)."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import pathlib
-import string
+import os
+from collections.abc import Iterable
 
 from selfadapt.errors import InvalidValueError
+from selfadapt.templates import SUFFIX, check_template, load_template
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,72 +68,62 @@ PROMPTS: dict[str, Prompt] = {
     # What the embedded model was pretrained on; short, since its context is.
     "notes": Prompt("{title}\n{context}\nNotes:\n", "{title}\n{context}\n\nTake notes."),
 }
+# The answer prompts: with an instruction, and the bare form that the embedded model was pretrained on.
 ANSWER_STYLES = ("full", "short")
+
+EDIT_FIELDS = ("title", "context")
+ANSWER_FIELDS = ("question",)
 
 SYSTEM = "You prepare study notes from passages. You add nothing that a passage does not support."
 
 
-def _check_template(text: str, source: str) -> None:
-    try:
-        fields = [(name, spec, how) for _, name, spec, how in string.Formatter().parse(text) if name is not None]
-    except ValueError as error:
-        raise InvalidValueError(f"{source}: {error}; a literal brace is written twice: '{{{{' or '}}}}'") from None
-    for name, spec, how in fields:
-        if name not in ("title", "context") or spec or how:
-            written = "{" + name + (f"!{how}" if how else "") + (f":{spec}" if spec else "") + "}"
-            raise InvalidValueError(
-                f"{source}: unknown placeholder {written}; a template has {{title}} and {{context}}, "
-                "and a literal brace is written twice: '{{' or '}}'"
-            )
-    for name in ("title", "context"):
-        if name not in {field for field, _, _ in fields}:
-            raise InvalidValueError(
-                f"{source}: the placeholder {{{name}}} is missing; a template needs {{title}} and {{context}}"
-            )
-
-
-def load_template(path: str | pathlib.Path) -> str:
-    """Reads an edit prompt of the user's own.
+def load_edit_template(path: str | os.PathLike, *, field: str = "") -> str:
+    """Reads a user's edit prompt, for `edit_prompt` and `edit_messages`.
 
     Args:
       path: a UTF-8 text file with `{title}` and `{context}`; a literal brace is doubled.
-
-    Returns:
-      The template, for `edit_prompt` and `edit_messages`.
+      field: the config field that names the file, for errors.
 
     Raises:
-      ValueError: a placeholder is unknown or missing, or the file is not UTF-8; the message names the file.
-      FileNotFoundError: there is no such file.
+      InvalidValueError: there is no such file, it is not UTF-8, or a placeholder is unknown or missing.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such prompt template; the built-in keys are {', '.join(PROMPTS)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidValueError(
-            f"{path}: a prompt template is UTF-8 text ({error.reason} at byte {error.start})"
-        ) from None
-    _check_template(text, str(path))
-    return text
+    return load_template(path, EDIT_FIELDS, field=field)
+
+
+def load_answer_template(path: str | os.PathLike, *, field: str = "") -> str:
+    """Reads a user's answer prompt, for `answer_prompt`.
+
+    Args:
+      path: a UTF-8 text file with `{question}`, and `{title}` and `{context}` if wanted.
+      field: the config field that names the file, for errors.
+
+    Raises:
+      InvalidValueError: there is no such file, it is not UTF-8, or a placeholder is unknown or missing.
+    """
+    return load_template(path, ANSWER_FIELDS, ("title", "context"), field=field)
 
 
 def _resolve(template: str) -> Prompt:
     if template in PROMPTS:
         return PROMPTS[template]
     if "{" not in template and "\n" not in template:
-        near = difflib.get_close_matches(template, PROMPTS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InvalidValueError(f"there is no edit prompt {template!r}{hint} (the keys are {', '.join(PROMPTS)})")
-    _check_template(template, "the edit prompt's template")
+        raise InvalidValueError(_unknown("edit prompt", template, PROMPTS))
+    check_template(template, "the edit prompt's template", EDIT_FIELDS)
     return Prompt(template, template)
+
+
+def _unknown(what: str, given: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"there is no {what} {given!r}{hint} (choose one of {', '.join(known)}, or a template file, {SUFFIX})"
 
 
 def edit_prompt(template: str, *, title: str, context: str) -> str:
     r"""Returns the text that a base model continues with its edit.
 
     Args:
-      template: a key of `PROMPTS`, or a template's text (see `load_template`).
+      template: a key of `PROMPTS`, or a template's text (see `load_edit_template`).
       title: the passage's title.
       context: the passage.
 
@@ -156,16 +147,17 @@ def edit_messages(template: str, *, title: str, context: str) -> list[dict[str, 
 
 
 def answer_prompt(question: str, *, title: str = "", style: str = "full", context: str = "") -> str:
-    """Returns the text that the adapted model answers, as a rule without the passage.
+    """Returns the text that the adapted model answers, by default without the passage.
 
     Args:
       question: the question.
-      title: the passage's title, given as the topic; "" leaves the topic out.
-      style: "full" with an instruction, or "short", the bare form that the embedded model was pretrained on.
-      context: a text to answer from, "" for none.
+      title: the passage's title, given as the topic; "" for none.
+      style: a key of `ANSWER_STYLES`, or a template's text (see `load_answer_template`).
+      context: a text to answer from; "" for none.
 
     Raises:
-      ValueError: there is no such style.
+      InvalidValueError: there is no such style, the template's placeholders are wrong, or it has no place for the
+        context.
 
     >>> print(answer_prompt("Who wrote it?", title="Ada Lovelace"))
     Give the answer to the question and nothing else.
@@ -173,11 +165,19 @@ def answer_prompt(question: str, *, title: str = "", style: str = "full", contex
     Topic: Ada Lovelace
     Question: Who wrote it?
     Answer:
+    >>> answer_prompt("Who wrote it?", title="Ada Lovelace", style="{title}: {question}")
+    'Ada Lovelace: Who wrote it?'
     """
-    if style not in ANSWER_STYLES:
-        raise InvalidValueError(f"there is no answer style {style!r}; choose one of {', '.join(ANSWER_STYLES)}")
     given = f"{context}\n" if context else ""
     if style == "short":
         return (f"{title}\n" if title else "") + f"{given}Question: {question} Answer:"
-    topic = (f"Topic: {title}\n" if title else "") + given
-    return f"Give the answer to the question and nothing else.\n\n{topic}Question: {question}\nAnswer:"
+    if style == "full":
+        topic = (f"Topic: {title}\n" if title else "") + given
+        return f"Give the answer to the question and nothing else.\n\n{topic}Question: {question}\nAnswer:"
+    if "{" not in style and "\n" not in style:
+        raise InvalidValueError(_unknown("answer prompt", style, ANSWER_STYLES))
+    check_template(style, "the answer prompt's template", ANSWER_FIELDS, ("title", "context"))
+    answer = style.format(question=question, title=title, context=context)
+    if context and "{context}" not in style:
+        raise InvalidValueError("the answer prompt's template has no {context}, and there is a context to answer from")
+    return answer

@@ -17,6 +17,7 @@ import numpy as np
 from selfadapt import files
 from selfadapt.config import save_config
 from selfadapt.domains.tiny import pretraining, world
+from selfadapt.domains.tiny.edits import classify_line
 from selfadapt.engine import pretrain as program
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.config import ModelConfig
@@ -144,7 +145,7 @@ def check(model: Model, *, passages: int = 64, edits: int = 4, seed: int = 0) ->
     lines = [
         (task, line) for task, samples in zip(tasks, texts, strict=True) for t in samples for line in t.split("\n")
     ]
-    kinds = collections.Counter(world.classify_line(task, line).kind for task, line in lines)
+    kinds = collections.Counter(classify_line(task, line).kind for task, line in lines)
     results["lines_per_edit"] = len(lines) / (passages * edits)
     results["line_kinds"] = {kind: count / len(lines) for kind, count in kinds.most_common()}
     return results

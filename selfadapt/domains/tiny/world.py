@@ -1,12 +1,16 @@
-"""The tiny world: passages without end about made-up entities, small enough for a model of a million weights.
+"""The tiny world: any number of passages about made-up entities, simple enough for a model of a million weights.
 
-Each entity has a name and six facts drawn at random, so a passage cannot be known beforehand: whoever
-answers its questions has read it. Names are divided by a hash into three splits, "pretraining",
-"train" and "heldout"; what a model is trained or judged on therefore never occurred in what the embedded
-model was pretrained on.
+Each entity has a name and six facts drawn at random, so its questions cannot be answered without its passage.
+Names are divided by a hash into three splits, "pretraining", "train" and "heldout". No entity of "train" or
+"heldout" is the subject of any document that the embedded model was pretrained on.
 
-The wordings are data, in `tiny_kinds` and `tiny_words`. The documents of pretraining are made in
-`tiny_pretraining`.
+Their names do not all stay out of pretraining: an artist has the name of a person, and persons are the values of
+attributes such as "mayor" and "teacher". All 306 "train" and 312 "heldout" names of artists (of 1,260 and 1,233 names
+of all kinds) occur in pretraining as the values of other entities, about 37 times each, and never with a fact of their
+own; names of cities, companies and birds do not occur (`python -m benchmarks.pretraining_names`).
+
+The wordings are data, in `kinds` and `words`. `edits` reads and writes edits, `pretraining` makes the documents of
+pretraining.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.tiny import words
 from selfadapt.domains.tiny.kinds import KINDS, VAGUE, Attribute, Kind
-from selfadapt.errors import InvalidTypeError, InvalidValueError
+from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task
 
 # Out of ten names: six to pretrain on, two to train on, two to judge by.
@@ -31,7 +35,7 @@ SPLITS = ("train", "heldout")
 
 @dataclasses.dataclass(frozen=True)
 class Entity:
-    """Somebody or something to write about.
+    """The subject of a passage: a name of some kind with six facts.
 
     Attributes:
       kind: what it is.
@@ -50,7 +54,7 @@ class Entity:
 
     @property
     def mention(self) -> str:
-        """The name as it stands in a sentence."""
+        """The name as it is written within a sentence."""
         return self.kind.article + self.name
 
     def facts(self) -> list[tuple[Attribute, str]]:
@@ -58,29 +62,11 @@ class Entity:
         return list(zip(self.kind.attributes, self.values, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class LineReport:
-    """What one line of an edit is.
-
-    Attributes:
-      kind: "question-answer", "statement", "vague", "wrong value", "copy" or "other".
-      noun: the attribute it speaks of, "" if that cannot be told.
-    """
-
-    kind: str
-    noun: str = ""
-
-    @property
-    def right(self) -> bool:
-        """Whether it tells a fact of the passage, and not in the passage's own prose."""
-        return self.kind in ("question-answer", "statement")
-
-
 def names(kind: Kind, split: str) -> tuple[str, ...]:
     """Returns the names of a kind that belong to a split, in a fixed order.
 
     Args:
-      kind: one of `tiny_kinds.KINDS`.
+      kind: one of `kinds.KINDS`.
       split: "pretraining", "train" or "heldout".
     """
     return _names_by_split(KINDS.index(kind))[split]
@@ -111,13 +97,13 @@ def draw_entity(rng: random.Random, kind: Kind, name: str) -> Entity:
     """Returns an entity of a given kind and name with random facts."""
     values: list[str] = []
     for attribute in kind.attributes:
-        # Two attributes never share a value, and nobody is her own teacher.
+        # No two attributes share a value, and nobody is her own teacher.
         values.append(rng.choice([value for value in pool(attribute) if value not in (*values, name)]))
     return Entity(kind, name, tuple(values))
 
 
 def write_passage(rng: random.Random, entity: Entity) -> str:
-    """Returns a passage that says the six facts in prose, in random order, some two to a sentence."""
+    """Returns a passage that states the six facts in prose, in random order, one or two per sentence."""
     clauses = []
     facts = entity.facts()
     rng.shuffle(facts)
@@ -127,12 +113,13 @@ def write_passage(rng: random.Random, entity: Entity) -> str:
     sentences = []
     while clauses:
         count = 2 if len(clauses) > 1 and rng.random() < 0.3 else 1
-        sentences.append(_sentence(" and ".join(clauses[:count])))
+        sentences.append(sentence(" and ".join(clauses[:count])))
         del clauses[:count]
     return " ".join(sentences)
 
 
-def _sentence(clause: str) -> str:
+def sentence(clause: str) -> str:
+    """Returns a clause of prose as a sentence, with a capital letter and a full stop."""
     return clause[0].upper() + clause[1:] + "."
 
 
@@ -162,10 +149,10 @@ def answer_prompt(question: str, title: str = "") -> str:
 
 
 def tasks(split: str, n: int, seed: int = 0) -> list[Task]:
-    """Returns fresh passages, each with one question on each of its six facts.
+    """Returns passages, each with one question on each of its six facts.
 
-    The first tasks of a long list are those of a short one. Different seeds give different passages;
-    inside one list every name is used once before any is used again.
+    A longer list starts with the tasks of a shorter one. Different seeds give different passages; within a
+    list every name is used once before any is used again.
 
     Args:
       split: "train" or "heldout".
@@ -179,9 +166,33 @@ def tasks(split: str, n: int, seed: int = 0) -> list[Task]:
         raise InvalidValueError(f"the tiny world has no split {split!r}; choose one of {', '.join(SPLITS)}")
     if n < 0:
         raise InvalidValueError(f"n is {n}; the number of tasks cannot be negative")
+    subjects = _subjects(split, seed)
+    return [_task(split, seed, index, *subjects[index % len(subjects)]) for index in range(n)]
+
+
+def task(task_id: str) -> Task:
+    """Returns the task with a given id.
+
+    Raises:
+      ValueError: no task of this world has that id.
+
+    >>> task("tiny-heldout-3-1") == tasks("heldout", 2, seed=3)[1]
+    True
+    """
+    found = re.fullmatch(r"tiny-(\w+)-(-?\d+)-(\d+)", task_id)
+    if found is None or found[1] not in SPLITS:
+        raise InvalidValueError(f"{task_id!r} is no id of the tiny world, such as 'tiny-heldout-0-12'")
+    split, seed, index = found[1], int(found[2]), int(found[3])
+    subjects = _subjects(split, seed)
+    return _task(split, seed, index, *subjects[index % len(subjects)])
+
+
+@functools.lru_cache(maxsize=8)
+def _subjects(split: str, seed: int) -> tuple[tuple[Kind, str], ...]:
+    """Returns every kind and name of a split in the order in which tasks use them."""
     every = [(kind, name) for kind in KINDS for name in names(kind, split)]
     random.Random(f"tiny/{split}/{seed}/names").shuffle(every)
-    return [_task(split, seed, index, *every[index % len(every)]) for index in range(n)]
+    return tuple(every)
 
 
 def _task(split: str, seed: int, index: int, kind: Kind, name: str) -> Task:
@@ -200,76 +211,8 @@ def _task(split: str, seed: int, index: int, kind: Kind, name: str) -> Task:
     )
 
 
-def gold_lines(task: Task) -> list[str]:
-    """Returns the oracle's edit: for each fact a right question-answer line in a wording of edits."""
-    rng = random.Random(f"gold/{task.id}")
-    return [
-        question_answer_line(rng.choice(attribute.edit_questions).format(name=_entity(task).mention), value)
-        for attribute, value in _entity(task).facts()
-    ]
-
-
-def gold_statements(task: Task) -> list[str]:
-    """Returns the oracle's edit in plain statements, one for each fact."""
-    rng = random.Random(f"statements/{task.id}")
-    return [
-        rng.choice(attribute.statements).format(name=_entity(task).mention, value=value)
-        for attribute, value in _entity(task).facts()
-    ]
-
-
-def classify_line(task: Task, line: str) -> LineReport:
-    """Says what a line of an edit is; for reports, never for rewards.
-
-    A line counts as a statement, a question-answer line or a vague line when it has one of the world's wordings
-    and the task's name, and as a copy when it is written in the prose of passages; with a value that is not
-    the passage's it is a "wrong value".
-
-    Args:
-      task: a task of this world.
-      line: one line, without its newline.
-    """
-    entity, line = _entity(task), line.strip()
-    for attribute in entity.kind.attributes:
-        if any(line == wording.format(noun=attribute.noun, name=entity.mention) for wording in VAGUE):
-            return LineReport("vague", attribute.noun)
-    for kind in ("question-answer", "statement"):
-        if report := _told(entity, kind, line):
-            return report
-    clauses = [_told(entity, "copy", _sentence(clause)) for clause in line.removesuffix(".").split(" and ") if clause]
-    if not clauses or None in clauses:
-        return LineReport("other")
-    return next((report for report in clauses if report.kind == "wrong value"), clauses[0])
-
-
-def _told(entity: Entity, kind: str, line: str) -> LineReport | None:
-    """Returns the report of a line if it tells some fact in a wording of the given kind of line."""
-    for attribute, value in entity.facts():
-        for wording in _wordings(entity, attribute, kind):
-            before, after = wording.split("{value}")
-            found = line.removeprefix(before).removesuffix(after)
-            if line == before + found + after and found in pool(attribute):
-                return LineReport(kind if found == value else "wrong value", attribute.noun)
-    return None
-
-
-def _wordings(entity: Entity, attribute: Attribute, kind: str) -> list[str]:
-    if kind == "copy":
-        subjects = (entity.mention, entity.kind.pronoun)
-        return [_sentence(prose.replace("{subject}", who)) for prose in attribute.prose for who in subjects]
-    questions = (*attribute.edit_questions, attribute.evaluation)
-    wordings = attribute.statements if kind == "statement" else [question_answer_line(q, "{value}") for q in questions]
-    return [wording.replace("{name}", entity.mention) for wording in wordings]
-
-
-def _entity(task: Task) -> Entity:
-    if not isinstance(task.data, Entity):
-        raise InvalidTypeError(f"task {task.id!r} is not of the tiny world; make its tasks with tiny_world.tasks()")
-    return task.data
-
-
 def every_text() -> Iterable[str]:
-    """Yields texts that hold every word of the world as documents write it; the tokenizer is made from them."""
+    """Yields texts with every word of the world as documents write it; the tokenizer is built from them."""
     yield from (edit_prompt(Task(id="", context="", questions=())), " ".join(["", *_people()]))
     for kind in KINDS:
         yield from (f"{kind.label} {first} {second}" for first, second in zip(kind.first, kind.second, strict=True))
@@ -282,4 +225,4 @@ def every_text() -> Iterable[str]:
                 yield question_answer_line(question.format(**mentions), values)
             for prose in attribute.prose:
                 clause = prose.format(**mentions)
-                yield from (_sentence(clause), f" {_sentence(clause)} and {clause}")  # alone, and after another
+                yield from (sentence(clause), f" {sentence(clause)} and {clause}")  # alone, and after another

@@ -1,146 +1,284 @@
-"""SEAL's prompts and its rules from an edit to training sequences, against SEAL's own files."""
+"""The knowledge domain as a config describes it: prompts, updates, graders, sources."""
 
+import copy
+import dataclasses
 import json
 
 import pytest
+import tokenizers
 
-from selfadapt.domains.knowledge.domain import training_sequences
-from selfadapt.domains.knowledge.prompts import PROMPTS, answer_prompt, edit_messages, edit_prompt, load_template
+from selfadapt import Edit, Model, Question, Task, TokenSequence, Update, adapt, load_model, loop, merge
+from selfadapt.defaults import experiment, resolve
+from selfadapt.domains import make_domain
+from selfadapt.domains.knowledge import Knowledge, Passages, make
+from selfadapt.errors import UserError
+from selfadapt.loop import Settings
+from selfadapt.models.policy import Policy, State
+from selfadapt.outer.rest_em import RestEM
+from selfadapt.outer.select import Selection
 
-
-def sequences(completion, **options):
-    return training_sequences(completion, title="T", context="C", **options)
-
-
-def count(path, completions, *, context_after=range(100), split="lines"):
-    return sum(
-        len(training_sequences(text, title=row["title"], context="C", split=split, add_context=i in context_after))
-        for row in json.loads(path.read_text())[:200]
-        for i, text in enumerate(row["completions"][:completions])
-    )
-
-
-@pytest.mark.parametrize(("name", "expected"), [("base_val", 1714), ("iter2_val", 1580), ("iter1_train", 404)])
-def test_the_first_completions_of_seals_files_give_seals_number_of_sequences(seal_data, name, expected):
-    assert count(seal_data / f"seal/knowledge/{name}.json", 1) == expected
-
-
-def test_continued_pretraining_has_seals_number_of_documents(seal_data):
-    base = seal_data / "seal/knowledge/base_val.json"
-    assert count(base, 5, split="document") == 2000
-    assert count(base, 5, split="document", context_after=[0]) == 1200
+SETTINGS = dataclasses.replace(
+    Settings.of(resolve(experiment())), edits=2, edit_tokens=12, answer_tokens=6, answer_stop=("\n",)
+)
+CHAT = (
+    "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}</{{ turn.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TASK = Task("p", "Passage.", (Question("Why?", ("so",)), Question("When?", ("now", "today"))), "Title")
 
 
-def test_passage_only_pretraining_also_trains_on_bare_titles(seal_data):
-    assert count(seal_data / "seal/knowledge/naive_val.json", 1, split="document") == 400
-    assert sequences("", split="document") == ["T\n", "T\nC"]
+@pytest.fixture(scope="module")
+def tiny():
+    return load_model("tiny")
 
 
-def test_each_line_is_a_sequence_under_the_title_and_the_passage_is_last():
-    assert sequences("  one \n\n two\n") == ["T\none", "T\ntwo", "T\nC"]
-    assert sequences("one\ntwo", add_context=False) == ["T\none", "T\ntwo"]
+def config(**fields):
+    """Returns a resolved experiment; a field's groups are joined by double underscores."""
+    config = experiment()
+    for name, value in fields.items():
+        *groups, leaf = name.split("__")
+        group = config
+        for part in groups:
+            group = group[part]
+        group[leaf] = value
+    return resolve(config)
 
 
-def test_a_numbered_lists_announcement_is_dropped():
-    assert sequences("Here it is:\n1. a\n2. b") == ["T\n1. a", "T\n2. b", "T\nC"]
-    assert sequences("1. a\n2. b")[0] == "T\n1. a"
+def with_tokenizer(model, change):
+    """Returns the model with a changed copy of its tokenizer."""
+    tokenizer = copy.deepcopy(model.tokenizer)
+    change(tokenizer)
+    return Model(model.config, model.params, tokenizer, generation_config=model.generation_config)
 
 
-def test_three_dashes_separate_documents_and_never_become_text():
-    assert sequences("one\ntwo---three\n---\n", split="document") == ["T\none\ntwo", "T\nthree", "T\nC"]
-    assert sequences("one\n---\ntwo") == ["T\none", "T\ntwo", "T\nC"]
+def chatting(model):
+    return with_tokenizer(model, lambda tokenizer: setattr(tokenizer, "chat_template", CHAT))
 
 
-def test_question_answer_pairs_stay_together_and_the_prompts_heading_is_put_back():
-    text = "Who?\nAnswer: He.\n\nQuestion 2: Why?\nAnswer: So.\nand so."
-    expected = ["T\nQuestion 1: Who?\nAnswer: He.", "T\nQuestion 2: Why?\nAnswer: So.\nand so.", "T\nC"]
-    assert sequences(text) == expected
-    assert sequences("Question 1: " + text) == expected
-    assert len(sequences(text, split="document")) == 2
+def test_a_chat_is_the_edit_prompt_of_instruct_models(tiny):
+    domain = make_domain(config(domain__chat=True), chatting(tiny))
+    task = domain.tasks("train", 1)[0]
+    system, user = domain.edit_prompt(task).split("</system>")
+    assert system.startswith("<system>You prepare study notes")
+    assert user == f"<user>{task.title}\n{task.context}\n\nTake notes.</user><assistant>"
 
 
-@pytest.mark.parametrize("text", ["", "  \n\t\n", "\x00\x07\n"])
-def test_an_empty_completion_leaves_the_passage(text):
-    assert sequences(text) == ["T\nC"]
-    assert sequences(text, add_context=False) == []
+def test_a_round_trains_the_policy_on_edits_of_its_chat(tiny):
+    model = chatting(tiny)
+    domain = make_domain(config(domain__chat=True), model)
+    tasks = domain.tasks("train", 1)
+    policy = Policy(model)
+    update = RestEM(Selection("best"), Update((), rank=2, alpha=4, learning_rate=1e-3, epochs=1))
+    state, done = loop.run_round(State(policy, policy), domain, tasks, update, SETTINGS)
+    assert [outcome.edit.prompt for outcome in done.outcomes] == [domain.edit_prompt(tasks[0])] * 2
+    assert done.outcomes[0].edit.prompt.startswith("<system>")
+    assert state.policy.version == 1
 
 
-def test_one_endless_line_is_one_sequence():
-    assert [len(s) for s in sequences("word " * 100_000)] == [500_001, 3]
+def test_the_token_at_the_beginning_of_a_text_is_not_doubled_by_the_chat(tiny):
+    def begins(tokenizer):
+        tokenizer.add_special_tokens({"bos_token": "<s>"})
+        tokenizer.chat_template = "{{ bos_token }}" + CHAT
+        pairs = [("<s>", tokenizer.bos_token_id)]
+        tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<s> $A", special_tokens=pairs
+        )
+
+    model = with_tokenizer(tiny, begins)
+    domain = make(config(domain__chat=True), model, source=Passages("here", (), ()))
+    ids = model.tokenizer(domain.edit_prompt(TASK))["input_ids"]
+    assert ids[0] == model.tokenizer.bos_token_id
+    assert ids.count(model.tokenizer.bos_token_id) == 1
 
 
-def test_odd_characters_become_text_that_every_tokenizer_takes():
-    (line,) = sequences("\ud800a\x00b\r\n", add_context=False)
-    assert line == "T\n?ab"
-    assert sequences("é 漢 🙂\r\ntwo\rthree", add_context=False) == ["T\né 漢 🙂", "T\ntwo", "T\nthree"]
+def test_a_chat_needs_a_tokenizer_with_a_chat_template(tiny):
+    with pytest.raises(
+        UserError, match=r"config\.domain\.chat is True, and the tokenizer of tiny has no chat template"
+    ):
+        make_domain(config(domain__chat=True), tiny)
 
 
-def test_max_segments_bounds_the_segments_and_not_the_passage():
-    assert sequences("a\nb\nc", max_segments=2) == ["T\na", "T\nb", "T\nC"]
-    assert sequences("a\nb\nc", max_segments=0) == ["T\nC"]
+def test_the_model_judges_answers_with_the_prompt_of_the_config(tiny, tmp_path):
+    (tmp_path / "judge.txt").write_text("{question}|{gold}|{answer}|")
+    fields = dict(grader__name="model", grader__prompt=str(tmp_path / "judge.txt"))
+    student = Policy(tiny)
+    domain = make_domain(config(), tiny)
+    tasks = domain.tasks("heldout", 1)
+    untouched = [(Edit(tasks[0].id, 0, "", ""), domain.unchanged(tasks[0]))]
+    (before,) = loop.score(student, domain, tasks, untouched, SETTINGS)
+    # A judge that is taught a verdict for each of these answers, whatever they are worth.
+    wanted = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+    prompts = [
+        f"{question.question}|{question.answers[0]}|{answer.strip()}|"
+        for question, answer in zip(tasks[0].questions, before.answers, strict=True)
+    ]
+    lessons = [(prompt, " Yes." if verdict else " No.") for prompt, verdict in zip(prompts, wanted, strict=True)]
+    lesson = Update(lessons, rank=8, targets="all-linear", learning_rate=1e-2, epochs=40, batch_size=6, loss="target")
+    judge = merge(tiny, adapt(tiny, [lesson])[0])
+    (after,) = loop.score(student, make_domain(config(**fields), judge, tiny), tasks, untouched, SETTINGS)
+    assert list(after.verdicts) == wanted and after.reward == 0.5
+    assert after.answers == before.answers
+    (doubted,) = loop.score(student, make_domain(config(**fields), tiny), tasks, untouched, SETTINGS)
+    assert list(doubted.verdicts) == [0.0] * 6  # the untaught model says neither yes nor no
 
 
-def test_wrong_arguments_are_named():
-    with pytest.raises(TypeError, match="NoneType"):
-        sequences(None)
-    with pytest.raises(ValueError, match="lines, document"):
-        sequences("a", split="line")
-    with pytest.raises(ValueError, match="max_segments"):
-        sequences("a", max_segments=-1)
+def test_the_grader_of_a_config_is_chosen_by_its_source_or_by_name(tiny):
+    def grader(source="tiny_world", **fields):
+        own = None if source == "tiny_world" else Passages("here", (), ())
+        return repr(make(config(**fields), tiny, source=own).grader)
 
-
-def test_every_prompt_holds_title_and_passage_in_both_forms():
-    keys = {"implications", "implications-long", "implications-very-long", "rewrite", "self-qa", "none", "notes"}
-    assert set(PROMPTS) == keys
-    for key in keys:
-        base = edit_prompt(key, title="Ada {x}", context="She {0} wrote.")
-        system, user = edit_messages(key, title="Ada {x}", context="She {0} wrote.")
-        assert "Ada {x}\nShe {0} wrote." in base and "Ada {x}\nShe {0} wrote." in user["content"]
-        assert (system["role"], user["role"]) == ("system", "user")
-    assert len({edit_prompt(key, title="a", context="b") for key in keys}) == len(keys)
-    assert edit_prompt("self-qa", title="a", context="b").endswith("Question 1: ")
-
-
-def test_the_wording_is_not_seals(seal_data):
-    theirs = json.loads((seal_data / "seal/knowledge/base_val.json").read_text())[0]
-    ours = edit_prompt("implications", title=theirs["title"], context=theirs["context"])
-    shared = [line for line in ours.splitlines() if line in theirs["prompt"].splitlines()]
-    assert set(shared) <= {"", "Passage:", theirs["title"], *theirs["context"].splitlines()}
-
-
-def test_a_users_template_is_used_in_both_forms(tmp_path):
-    path = tmp_path / "mine.txt"
-    path.write_text("{{note}} {title}: {context}\nSo:")
-    template = load_template(path)
-    assert edit_prompt(template, title="A", context="B") == "{note} A: B\nSo:"
-    assert edit_messages(template, title="A", context="B")[1]["content"] == "{note} A: B\nSo:"
+    assert grader() == "Exact()"
+    assert grader("passages") == "Containment()"
+    assert grader(grader__name="token-f1", grader__threshold=0.5) == "TokenF1(threshold=0.5)"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("fields", "message"),
     [
-        ("{title} {passage} {context}", r"mine\.txt: unknown placeholder \{passage\}"),
-        ("{title!r} {context}", r"mine\.txt: unknown placeholder \{title!r\}"),
-        ("{title.upper} {context}", r"mine\.txt: unknown placeholder \{title\.upper\}"),
-        ("{title} alone", r"mine\.txt: the placeholder \{context\} is missing"),
-        ("no title {context}", r"mine\.txt: the placeholder \{title\} is missing"),
-        ("{title} {context", r"mine\.txt: .*literal brace"),
+        ({"grader__name": "log-likelihood"}, "which scores gold answers"),
+        ({"grader__name": "exakt"}, "did you mean 'exact'"),
+        ({"grader__threshold": 0.5}, "grader 'exact': .*threshold"),
+        ({"grader__prompt": "judge.txt"}, r"config\.grader\.prompt: judge\.txt: the prompt template cannot be read"),
+        ({"domain__prompt": "edit.txt"}, r"config\.domain\.prompt: edit\.txt: the prompt template cannot be read"),
+        (
+            {"domain__answer_prompt": "a.txt"},
+            r"config\.domain\.answer_prompt: a\.txt: the prompt template cannot be read",
+        ),
+        ({"domain__prompt": "note"}, "no edit prompt 'note'; did you mean 'notes'"),
+        ({"domain__answer_prompt": "long"}, "no answer prompt 'long'"),
+        ({"domain__split": "line"}, r"config\.domain\.split is 'line'; it must be one of lines, document"),
+        ({"domain__baseline": "none"}, r"config\.domain\.baseline is 'none'; it must be one of passage, unchanged"),
+        ({"domain__padding": "full"}, r"config\.domain\.padding is 'full'; it must be one of none, seal"),
+        ({"domain__max_segments": -1}, r"config\.domain\.max_segments is -1; it must be at least 0"),
+        ({"domain__name": "knowlege"}, r"config\.domain\.name is 'knowlege'.*did you mean 'knowledge'"),
+        ({"domain__name": "tiny"}, r"config\.domain\.name is 'tiny', and there is no such module"),
     ],
 )
-def test_a_wrong_template_names_its_file_and_placeholder(tmp_path, text, message):
+def test_a_field_that_cannot_be_used_is_named(tiny, fields, message):
+    with pytest.raises(UserError, match=message):
+        make_domain(config(**fields), tiny)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("grader__prompt", "{question} {answer}", r"config\.grader\.prompt: .*\{gold\} is missing"),
+        ("domain__prompt", "{context}", r"config\.domain\.prompt: .*\{title\} is missing"),
+        ("domain__answer_prompt", "{title}", r"config\.domain\.answer_prompt: .*\{question\} is missing"),
+    ],
+)
+def test_a_wrong_template_is_named_with_its_field(tiny, tmp_path, field, text, message):
     path = tmp_path / "mine.txt"
     path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_template(path)
+    with pytest.raises(UserError, match=message):
+        make_domain(config(**{field: str(path), "grader__name": "model"}), tiny)
 
 
-def test_a_misspelt_prompt_key_suggests_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match="did you mean 'implications'"):
-        edit_prompt("implicatons", title="", context="")
-    with pytest.raises(FileNotFoundError, match="built-in keys"):
-        load_template(tmp_path / "none.txt")
+def test_templates_of_the_config_are_the_prompts_for_edits_and_answers(tiny, tmp_path):
+    (tmp_path / "edit.txt").write_text("Read {title}: {context} =>")
+    (tmp_path / "answer.txt").write_text("About {title}: {question} =>")
+    files = dict(domain__prompt=str(tmp_path / "edit.txt"), domain__answer_prompt=str(tmp_path / "answer.txt"))
+    domain = make(config(**files), tiny, source=Passages("here", (), ()))
+    assert domain.edit_prompt(TASK) == "Read Title: Passage. =>"
+    assert domain.questions(TASK, "") == ["About Title: Why? =>", "About Title: When? =>"]
 
 
-def test_the_answer_prompt_gives_the_topic_where_there_is_one():
-    assert "Topic: Ada\nQuestion: Who?\nAnswer:" in answer_prompt("Who?", title="Ada")
-    assert "Topic" not in answer_prompt("Who?")
+class Sentences:
+    """A source of one's own: passages of one sentence, as many as wanted."""
+
+    name = "my sentences"
+    grader = "token-f1"
+
+    def tasks(self, split, count, round=0):
+        return [
+            dataclasses.replace(TASK, id=f"{split} {round} {i}", context=f"Sentence {i}." * (99 if i == 5 else 1))
+            for i in range(count)
+        ]
+
+    def oracle(self, task):
+        return f"Mine of {task.id}"
+
+    def describe(self, task, text):
+        return {"mine": 1}
+
+
+def test_a_source_of_ones_own_supplies_tasks_oracle_descriptions_and_the_grader(tiny):
+    domain = make(config(), tiny, source=Sentences())
+    task = domain.tasks("train", 2, 3)[1]
+    assert (task.id, domain.oracle(task), domain.describe(task, "x")) == ("train 3 1", "Mine of train 3 1", {"mine": 1})
+    assert repr(domain.grader) == "TokenF1(threshold=None)"
+    assert domain.grade([task], [["so", "to day now"]]) == [[1.0, 0.5]]
+
+
+def test_a_passage_too_long_for_the_policys_context_is_named_with_the_numbers(tiny):
+    domain = make(config(), tiny, source=Sentences())
+    with pytest.raises(
+        UserError, match=r"my sentences: the passage 'Title' \(train 0 5\) makes an edit prompt of 1\d\d\d"
+    ):
+        domain.tasks("train", 6)
+
+
+def squad(path, *passages):
+    questions = [{"question": "Who?", "answer": "He"}]
+    path.write_text(json.dumps([{"title": f"T{i}", "context": text, "questions": questions}
+                                for i, text in enumerate(passages)]))  # fmt: skip
+    return str(path)
+
+
+def test_long_passages_are_left_out_if_the_config_says_so_and_named_if_not(tiny, tmp_path):
+    # 400 characters, and 1200 bytes, each of which is a token to this tokenizer.
+    path = squad(tmp_path / "p.json", "A short passage.", "漢" * 400, "Another short one.")
+    with pytest.raises(
+        UserError, match=r"p\.json: the passage 'T1' .* context of 1024 leaves 864; set config\.data\.skip"
+    ):
+        make_domain(config(data__path=path, evaluation__contexts=1), tiny)
+    domain = make_domain(config(data__path=path, evaluation__contexts=1, data__skip_long=True), tiny)
+    contexts = {domain.tasks(split, 1)[0].context for split in ("train", "heldout")}
+    assert contexts == {"A short passage.", "Another short one."}
+
+
+def test_the_policys_context_bounds_prompts_and_the_students_bounds_sequences(tiny):
+    small = Model(dataclasses.replace(tiny.config, max_position_embeddings=200), tiny.params, tiny.tokenizer)
+    long = dataclasses.replace(TASK, context="x" * 500)
+    domain = make(config(), tiny, small, source=Passages("here", (long,), ()))
+    assert domain.tasks("train", 1) == [long]
+    (cut,) = domain.apply(long, None).sequences
+    assert isinstance(cut, TokenSequence) and len(cut.ids) == 200
+    assert cut.ids == tuple(tiny.tokenizer("Title\n" + "x" * 500)["input_ids"][:200])
+    with pytest.raises(UserError, match="the model's context of 200 leaves 40"):
+        make(config(), small, tiny, source=Passages("here", (long,), ())).tasks("train", 1)
+
+
+def test_a_text_of_many_bytes_is_cut_to_the_context_although_it_has_few_characters(tiny):
+    domain = make(config(), tiny, source=Passages("here", (), ()))
+    (line, passage) = domain.apply(TASK, "漢" * 400).sequences
+    assert len(line.ids) == 1024
+    assert passage == "Title\nPassage."
+
+
+def test_seals_padding_fills_sequences_with_trained_end_tokens_that_nothing_attends_to(tiny):
+    domain = make(config(domain__padding="seal"), tiny, source=Passages("here", (), ()))
+    (sequence,) = domain.apply(TASK, None).sequences
+    text = tiny.tokenizer("Title\nPassage.")["input_ids"]
+    assert list(sequence.ids) == text + [tiny.tokenizer.eos_token_id] * (1024 - len(text))  # 2048, or the context
+    assert list(sequence.attention) == [True] * len(text) + [False] * (1024 - len(text))
+    assert sequence.mask is None
+
+
+def test_edits_become_updates_with_the_configs_hyper_parameters(tiny):
+    fields = dict(inner__rank=3, inner__targets="q_proj,v_proj", inner__seed=7, domain__max_segments=2)
+    domain = make(config(**fields), tiny, source=Passages("here", (), ()))
+    update = domain.apply(TASK, "one\ntwo\nthree")
+    assert update.sequences == ("Title\none", "Title\ntwo", "Title\nPassage.")
+    assert (update.rank, update.targets, update.seed) == (3, ("q_proj", "v_proj"), 7)
+    whole = make(config(domain__split="document", domain__max_segments=0), tiny, source=Passages("here", (), ()))
+    assert whole.apply(TASK, "one\ntwo\nthree").sequences == ("Title\none\ntwo\nthree", "Title\nPassage.")
+
+
+def test_the_baseline_is_the_passage_alone_or_the_unchanged_model(tiny):
+    passage, unchanged = (
+        make(config(domain__baseline=name), tiny, source=Passages("here", (), ())) for name in ("passage", "unchanged")
+    )
+    assert isinstance(passage, Knowledge)
+    assert passage.baseline(TASK) == passage.apply(TASK, None)
+    assert unchanged.baseline(TASK) == unchanged.unchanged(TASK)

@@ -1,0 +1,85 @@
+"""Prompt templates: text with named placeholders in braces, as `str.format` fills them, checked before use."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import string
+from collections.abc import Sequence
+
+from selfadapt.errors import InvalidValueError
+
+SUFFIX = ".txt"
+
+
+def check_template(text: str, source: str, required: Sequence[str], optional: Sequence[str] = ()) -> str:
+    """Checks the placeholders of a template.
+
+    Args:
+      text: the template; a literal brace is doubled.
+      source: what errors call it: its config field and file.
+      required: the placeholders that it must have.
+      optional: those that it may have.
+
+    Returns:
+      The text.
+
+    Raises:
+      InvalidValueError: a placeholder is unknown, is missing, or has a conversion or a format.
+
+    >>> check_template("Q: {question}", "mine.txt", ["question"]).format(question="Why?")
+    'Q: Why?'
+    """
+    needs = f"a template needs {_listed(required)}" + (f", and may have {_listed(optional)}" if optional else "")
+    braces = "a literal brace is written twice: '{{' or '}}'"
+    try:
+        fields = [(name, spec, how) for _, name, spec, how in string.Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise InvalidValueError(f"{source}: {error}; {needs}; {braces}") from None
+    for name, spec, how in fields:
+        if name not in (*required, *optional) or spec or how:
+            written = "{" + name + (f"!{how}" if how else "") + (f":{spec}" if spec else "") + "}"
+            raise InvalidValueError(f"{source}: unknown placeholder {written}; {needs}; {braces}")
+    for name in required:
+        if name not in {field for field, _, _ in fields}:
+            raise InvalidValueError(f"{source}: the placeholder {{{name}}} is missing; {needs}")
+    return text
+
+
+def load_template(
+    path: str | os.PathLike, required: Sequence[str], optional: Sequence[str] = (), *, field: str = ""
+) -> str:
+    """Reads a template from a file.
+
+    Args:
+      path: a UTF-8 text file.
+      required: see `check_template`.
+      optional: see `check_template`.
+      field: the config field that names the file, for errors.
+
+    Returns:
+      The template.
+
+    Raises:
+      InvalidValueError: there is no such file, it is not UTF-8, or a placeholder is wrong; the message names the field
+        and the file.
+    """
+    path = pathlib.Path(path)
+    source = f"{field}: {path}" if field else str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(
+            f"{source}: a prompt template is UTF-8 text ({error.reason} at byte {error.start}); convert the file"
+        ) from None
+    except OSError as error:
+        raise InvalidValueError(
+            f"{source}: the prompt template cannot be read ({error.strerror}); a template is a text file with "
+            f"{_listed(required)}"
+        ) from None
+    return check_template(text, source, required, optional)
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = [f"{{{name}}}" for name in names]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
