@@ -18,7 +18,7 @@ from selfadapt.outer import Report
 from selfadapt.outer.rest_em import RestEM
 from selfadapt.outer.select import Selection
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs"
+ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = dataclasses.replace(
     Settings.of(resolve(experiment())), edits=2, edit_tokens=12, answer_tokens=4, answer_stop=("\n",)
 )
@@ -35,7 +35,7 @@ def tiny():
 
 @pytest.fixture
 def codebook(tiny, monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(ROOT))
     return make_domain(ml_collections.ConfigDict({"domain": {"name": "examples.codebook"}, "seed": 0}), tiny)
 
 

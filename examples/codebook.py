@@ -1,10 +1,9 @@
 """A domain in one file: remember what each word of a made-up code means.
 
-A passage spells out a short code ("red means 4. ..."), an edit is whatever the policy notes down about it, and
-the questions ask for the meanings without the passage. Run it with `docs` on the Python path:
+A passage spells out a short code ("red means 4. ..."), an edit is what the policy notes about it, and
+the questions ask for the meanings without the passage. From the root of the repository:
 
-    PYTHONPATH=docs selfadapt train --config=configs/quickstart.py --config.domain.name=examples.codebook \
-        --workdir=runs/codebook
+    PYTHONPATH=. selfadapt train --config=quickstart --config.domain.name=examples.codebook --workdir=runs/codebook
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Codebook:
         return Task(id=name, context=context, questions=questions)
 
     def edit_prompt(self, task: Task) -> str:
-        """Returns the passage under a heading; the policy goes on."""
+        """Returns the passage under a heading; the policy continues it."""
         return f"Code\n{task.context}\nNotes:\n"
 
     def apply(self, task: Task, text: str | None) -> Applied:
