@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: quickstart test clean
 
 quickstart: $(VENV)/installed
-	$(VENV)/bin/selfadapt train --config=configs/quickstart.py --workdir=$(WORKDIR)
+	$(VENV)/bin/selfadapt train --config=quickstart --workdir=$(WORKDIR)
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .

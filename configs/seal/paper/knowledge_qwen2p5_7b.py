@@ -1,8 +1,8 @@
 r"""SEAL's knowledge incorporation as published: Qwen2.5-7B, SQuAD, two rounds of ReST-EM (arXiv 2506.10943, v1).
 
 What it shows: single-passage incorporation. Published mean no-context accuracy over 200 passages, graded by GPT-4.1:
-base model 32.7, trained on the passage 33.5, with the untrained model's implications 39.7, after one round 43.7 (42.7 by
-the saved results), after two 47.0. Standard errors are about 2 points.
+base model 32.7, trained on the passage 33.5, with the untrained model's implications 39.7, after one round 43.7 (42.7
+by the saved results), after two 47.0. Standard errors are about 2 points.
 
 Cost: published, one adapter at a time: 750 inner updates per round, about 6 hours on two H100. Not run: no accelerator
 was available. `selfadapt plan` estimates it for a TPU slice; tests/test_paper_configs.py runs one round of it on a
