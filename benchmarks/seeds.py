@@ -4,34 +4,68 @@ for seed in 1 2 3 4 5; do
 selfadapt train --config=configs/quickstart.py --workdir=runs/seed$seed --config.seed=$seed
 done
 python -m benchmarks.seeds runs/seed1 runs/seed2 runs/seed3 runs/seed4 runs/seed5
+
+Runs of several base models (`config.model`) may be given together; the last table's intervals then cover them.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from selfadapt.telemetry.statistics import paired_difference
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints two tables: the ladder of every run, and the paired differences with their 95% intervals."""
+    """Prints the ladder of every run, the paired differences of each, and the differences over all runs."""
     paths = sys.argv[1:] if argv is None else argv
     summaries = [json.loads((pathlib.Path(path) / "summary.json").read_text()) for path in paths]
-    names = [row["name"] for row in (*summaries[0]["ladder"], *summaries[0]["extras"])]
-    print(f"| seed | {' | '.join(names)} | seconds |\n|{' --- |' * (len(names) + 2)}")
+    models = {name: number for number, name in enumerate(dict.fromkeys(s["model"] for s in summaries))}
+    names = list(dict.fromkeys(row["name"] for s in summaries for row in (*s["ladder"], *s["extras"])))
+    print(f"| base model | seed | {' | '.join(names)} | seconds |\n|{' --- |' * (len(names) + 3)}")
     for summary in summaries:
         rows = {row["name"]: row for row in (*summary["ladder"], *summary["extras"])}
         cells = [f"{rows[name]['mean']:.3f} ± {rows[name]['stderr']:.3f}" if name in rows else "-" for name in names]
-        print(f"| {summary['seed']} | {' | '.join(cells)} | {summary['seconds']:.0f} |")
-    pairs = [(pair["a"], pair["b"]) for pair in summaries[0]["paired"]]
-    print(f"\n| seed | {' | '.join(f'{a} - {b}' for a, b in pairs)} |\n|{' --- |' * (len(pairs) + 1)}")
+        head = f"| {models[summary['model']]} | {summary['seed']}"
+        print(f"{head} | {' | '.join(cells)} | {summary['seconds']:.0f} |")
+    pairs = list(dict.fromkeys((pair["a"], pair["b"]) for s in summaries for pair in s["paired"]))
+    heads = " | ".join(f"{a} - {b}" for a, b in pairs)
+    print(f"\n| base model | seed | {heads} |\n|{' --- |' * (len(pairs) + 2)}")
     for summary in summaries:
         found = {(pair["a"], pair["b"]): pair for pair in summary["paired"]}
         cells = []
         for key in pairs:
             pair = found.get(key)
             cells.append(f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]" if pair else "-")
-        print(f"| {summary['seed']} | {' | '.join(cells)} |")
+        print(f"| {models[summary['model']]} | {summary['seed']} | {' | '.join(cells)} |")
+    print("\n| difference | mean and 95% interval over runs | over base models |\n| --- | --- | --- |")
+    for key in pairs:
+        by_run, by_model = over_runs(summaries, *key)
+        print(f"| {key[0]} - {key[1]} | {_interval(by_run)} | {_interval(by_model)} |")
+
+
+def over_runs(summaries: Sequence[dict[str, Any]], a: str, b: str) -> tuple[list[float], list[float]]:
+    """Returns the difference a - b of each run, and its mean over the runs of each base model."""
+    grouped = collections.defaultdict(list)
+    for summary in summaries:
+        for pair in summary["paired"]:
+            if (pair["a"], pair["b"]) == (a, b):
+                grouped[summary["model"]].append(pair["difference"])
+    return [value for values in grouped.values() for value in values], [float(np.mean(v)) for v in grouped.values()]
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Returns the mean with its 95% interval by Student's t over the values, as text."""
+    if len(values) < 2:
+        return "-"
+    mean, low, high = paired_difference(values, [0.0] * len(values))
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], n = {len(values)}"
 
 
 if __name__ == "__main__":

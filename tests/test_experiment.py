@@ -22,6 +22,9 @@ from tests.worlds import random_world_model
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = {
     "preset": "tiny",
+    "inner.epochs": "2",
+    "domain.split": "document",  # few shapes, and so few programs to compile
+    "domain.max_segments": "1",
     "contexts": "3",
     "edits": "2",
     "evaluation.contexts": "3",

@@ -32,6 +32,8 @@ QUICKSTART = ROOT / "configs" / "quickstart.py"
 SMALL = {
     "preset": "tiny",
     "inner.epochs": "3",
+    "domain.split": "document",  # few shapes, and so few programs to compile
+    "domain.max_segments": "1",
     "contexts": "2",
     "edits": "2",
     "evaluation.contexts": "2",

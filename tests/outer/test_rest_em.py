@@ -18,7 +18,7 @@ from selfadapt.outer.rest_em import sft_sequence
 from selfadapt.types import Edit, Outcome
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py"
-CONTEXTS, HELDOUT = 24, 24
+CONTEXTS, HELDOUT = 16, 20
 
 
 @pytest.fixture(scope="module")
