@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from selfadapt.errors import UserError
 from selfadapt.graders import (
     BudgetExceeded,
     EndpointJudge,
@@ -15,6 +16,7 @@ from selfadapt.graders import (
     LogLikelihoodGrader,
     ModelJudge,
     get_grader,
+    judge_prompt,
     normalize_answer,
     parse_verdict,
     token_f1,
@@ -100,6 +102,28 @@ def test_the_model_as_judge_is_not_asked_about_empty_answers():
         ModelJudge(lambda prompts: ["yes"]).grade(items)
 
 
+def test_a_judges_prompt_can_be_replaced_by_a_template():
+    template = "Q={question} G={gold} A={answer} {{yes/no}}"
+    expected = "Q=Who {x}? G=gold\nother A=good one {yes/no}"
+    asked = item(" good one ", "gold", "other", question="Who {x}?")
+    assert judge_prompt(asked, template) == expected
+    prompts = []
+    ModelJudge(lambda texts: prompts.extend(texts) or ["yes"], prompt=template).grade([asked])
+    assert prompts == [expected]
+
+
+@pytest.mark.parametrize(
+    "judge", [lambda **o: ModelJudge(None, **o), lambda **o: EndpointJudge("m", api_key_env=None, **o)]
+)
+def test_a_judges_template_needs_question_gold_and_answer(judge):
+    with pytest.raises(
+        UserError, match=r"the judge's prompt: the placeholder \{gold\} is missing; .* \{gold\} and \{answer\}"
+    ):
+        judge(prompt="{question} {answer}")
+    with pytest.raises(UserError, match=r"the judge's prompt: unknown placeholder \{title\}"):
+        judge(prompt="{question} {answer} {gold} {title}")
+
+
 def test_log_likelihood_takes_the_best_gold_and_a_nan_never_wins():
     table = {"a": -0.5, "b": -2.0, "c": math.nan}
     calls = []
@@ -174,6 +198,14 @@ def test_the_endpoint_judges_several_answers_at_once(server):
     assert server.most_at_once == 4 and judge.requests == 4
     path, _, body = server.seen[0]
     assert path == "/v1/chat/completions" and body["model"] == "judge-1" and body["temperature"] == 0
+
+
+def test_the_endpoint_is_asked_with_the_template_and_its_verdicts_are_kept_apart(server, tmp_path):
+    cache = tmp_path / "cache.jsonl"
+    server.judge(cache=cache).grade([item("good", "g")])
+    judge = server.judge(cache=cache, prompt="{question} / {gold} / Answer to judge: {answer}")
+    assert judge.grade([item("good", "g")]) == [1.0] and judge.requests == 1
+    assert server.seen[1][2]["messages"] == [{"role": "user", "content": "Who? / g / Answer to judge: good"}]
 
 
 def test_no_more_requests_are_under_way_than_allowed(server):

@@ -38,6 +38,7 @@ def test_copies_vague_lines_wrong_values_and_other_texts_are_told_apart():
         attribute.statements[0].format(name=task.data.mention, value="nonsense"): "other",
         edits.gold_lines(other)[0]: "other",
         "": "other",
+        world.sentence(f"{prose.format(subject=task.data.mention, value=value)} and so on"): "other",
     }
     for line, kind in kinds.items():
         report = edits.classify_line(task, line)
