@@ -1,10 +1,12 @@
 """Loading passages from every source, and the errors that name a bad record."""
 
 import json
+import sys
 
 import pytest
 
 from selfadapt.data import DataError, load_tasks, seal_subset
+from selfadapt.errors import MissingPackageError
 
 RECORD = {"title": "Ada", "context": "She wrote.", "questions": [{"question": "Who?", "answer": "Ada"}]}
 ROWS = [
@@ -282,7 +284,25 @@ def test_a_name_that_tfds_does_not_know_is_an_error():
         load_tasks("tfds:no/such/directory")
 
 
-def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'selfadapt\[tfds\]'"):
-        load_tasks("tfds:squad")
+@pytest.mark.parametrize(
+    ("package", "path", "command"),
+    [
+        ("tensorflow_datasets", "tfds:squad", r"pip install 'selfadapt\[tfds\]'"),
+        ("datasets", "rajpurkar/squad", "pip install datasets"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch, package, path, command):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=command):
+        load_tasks(path)
+
+
+def test_a_single_file_has_no_split(tmp_path):
+    with pytest.raises(DataError, match=r"data\.json: a single file has no split 'train'; leave the split out"):
+        load_tasks(write(tmp_path, [RECORD]), split="train")
+
+
+def test_rows_whose_answers_hold_no_text_are_named(tmp_path):
+    row = ROWS[0] | {"answers": {"answer_start": [0]}}
+    with pytest.raises(DataError, match=r"row 1: the field 'answers' has no 'text'"):
+        load_tasks(write(tmp_path, [ROWS[0], row]))

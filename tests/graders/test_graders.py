@@ -136,6 +136,10 @@ def test_log_likelihood_takes_the_best_gold_and_a_nan_never_wins():
     assert LogLikelihoodGrader(score).grade(items) == [pytest.approx(math.exp(-0.5)), 0.0, pytest.approx(math.exp(-2))]
     assert LogLikelihoodGrader(score, threshold=-1.0).grade(items) == [1.0, 0.0, 0.0]
     assert calls[0] == ["Who?", "Who?", "Who?", "long prompt"]
+    with pytest.raises(UserError, match=r"threshold is 0\.5; a log-probability is at most 0"):
+        LogLikelihoodGrader(score, threshold=0.5)
+    with pytest.raises(UserError, match="1 scores for 2 targets"):
+        LogLikelihoodGrader(lambda prompts, targets: [-1.0]).grade(items[:1])
 
 
 class Server:
@@ -220,7 +224,10 @@ def test_empty_answers_and_repeated_items_cost_nothing(server):
 
 
 def test_busy_servers_are_asked_again(server):
-    server.failures = [(429, {"Retry-After": "0"}, "slow down"), (503, {}, "")]
+    server.failures = [
+        (429, {"Retry-After": "0"}, "slow down"),
+        (503, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, ""),
+    ]
     judge = server.judge()
     assert judge.grade([item("good", "g")]) == [1.0]
     assert judge.requests == 3
@@ -293,6 +300,8 @@ def test_a_missing_key_or_a_wrong_setting_is_an_error_before_any_request(monkeyp
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(ValueError, match="set the environment variable JUDGE_KEY"):
         EndpointJudge("m", api_key_env="JUDGE_KEY")
+    with pytest.raises(ValueError, match="the judge's model is empty"):
+        EndpointJudge("", api_key_env=None)
     for options in ({"url": "localhost"}, {"concurrency": 0}, {"attempts": 0}, {"max_requests": -1}):
         with pytest.raises(ValueError, match=next(iter(options))):
             EndpointJudge("m", **({"api_key_env": None} | options))

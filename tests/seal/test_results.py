@@ -304,6 +304,14 @@ def test_a_file_given_twice_gets_two_names(files):
         ('{"articles": [7]}', "article 0: the field 'title' is missing"),
         ('{"server_reply": {}, "overall": {}}', "server_reply: the field 'baseline_correct' is missing"),
         ('{"mean_over_sequences": [[0, 1], [2, 3]], "std_over_sequences": [], "n_sequences": 1}', "one row more"),
+        (
+            '{"mean_over_sequences": [[0], [2]], "std_over_sequences": [[0]], "n_sequences": 1}',
+            "'std_over_sequences' must have the shape",
+        ),
+        (
+            '{"server_reply": {"baseline_correct": [true], "adapter_correct": []}, "overall": {}}',
+            "server_reply has 1 baseline verdicts and 0 adapter verdicts",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_its_record_and_field(tmp_path, content, message):

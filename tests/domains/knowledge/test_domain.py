@@ -65,7 +65,7 @@ def test_a_chat_is_the_edit_prompt_of_instruct_models(tiny):
 
 def test_a_round_trains_the_policy_on_edits_of_its_chat(tiny):
     model = chatting(tiny)
-    domain = make_domain(config(domain__chat=True), model)
+    domain = make_domain(config(domain__chat=True, domain__baseline="unchanged", inner__epochs=1), model)
     tasks = domain.tasks("train", 1)
     policy = Policy(model)
     update = RestEM(Selection("best"), Update((), rank=2, alpha=4, learning_rate=1e-3, epochs=1))
@@ -216,6 +216,14 @@ def test_a_passage_too_long_for_the_policys_context_is_named_with_the_numbers(ti
         UserError, match=r"my sentences: the passage 'Title' \(train 0 5\) makes an edit prompt of 1\d\d\d"
     ):
         domain.tasks("train", 6)
+
+
+def test_seals_padding_needs_a_token_to_pad_with(tiny):
+    endless = Model(dataclasses.replace(tiny.config, eos_token_ids=()), tiny.params, tiny.tokenizer)
+    with pytest.raises(
+        UserError, match=r"config\.domain\.padding is 'seal', and the model has no end-of-sequence token"
+    ):
+        make(config(domain__padding="seal"), tiny, endless)
 
 
 def squad(path, *passages):
