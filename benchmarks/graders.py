@@ -2,7 +2,7 @@
 
     python -m benchmarks.graders DATA_DIRECTORY
 
-`DATA_DIRECTORY` holds `result_eval_base.json` and `result_eval_iter2.json` (SEAL's repository,
+`DATA_DIRECTORY` contains `result_eval_base.json` and `result_eval_iter2.json` (SEAL's repository,
 `knowledge-incorporation/results/query_server/eval/`), directly or in `seal/knowledge/`. Prints a Markdown table, then
 the lengths of answers and how often the judge contradicts itself.
 """
@@ -77,7 +77,7 @@ def table(directory: pathlib.Path) -> str:
     everyone = [bool(v) for values in judged for v in values]
     yes = statistics.fmean(everyone)
     lines = [
-        "| grader | agreement | kappa | says yes | bias | yes, judge no | no, judge yes "
+        "| grader | agreement | kappa | rate of yes | bias | yes, judge no | no, judge yes "
         "| adapted - base model | iter2 - base |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         f"| GPT-4.1, {len(everyone)} answers | | | {yes:.1%} | | | | {differences(data, judged)} |",

@@ -1,4 +1,4 @@
-"""From records to tasks: what every source of passages shares, and the errors that name a bad record."""
+"""Makes tasks of records, with errors that name a bad record; shared by all sources of passages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from selfadapt.types import Question, Task
 
 
 class DataError(InvalidValueError):
-    """A data file is not what it should be; the message names the file, the record, the field and the remedy."""
+    """A data file cannot be used; the message names the file, the record, the field and the remedy."""
 
 
 def task_id(title: str, context: str) -> str:
-    """Returns a passage's identity, the same whichever file it was read from.
+    """Returns a passage's id, which does not depend on the file it was read from.
 
     >>> task_id("Genghis Khan", "The Shah's army was split.")
     'genghis-khan-f8c9ae9e8b'
@@ -31,7 +31,7 @@ def field(record: Any, name: str, kind: type, where: str) -> Any:
     """Returns `record[name]`, checked.
 
     Raises:
-      DataError: the record is no object, the field is missing, or it is of another type.
+      DataError: the record is no object, or the field is missing or of another type.
     """
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: is {_kind(record)}; it must be an object with the field {name!r}")
@@ -61,10 +61,10 @@ def _kind(value: Any) -> str:
 
 
 def seal_task(record: Any, where: str) -> Task:
-    """Makes a task of SEAL's record: `{title, context, questions: [{question, answer}]}`.
+    """Makes a task of one of SEAL's records: `{title, context, questions: [{question, answer}]}`.
 
-    A question may have `answers` (a list) in place of `answer`. `completions` and `prompt`, where the record
-    has them, are kept as `Task.data`.
+    A question may have `answers` (a list) in place of `answer`. `completions` and `prompt`, if the record has them,
+    are kept as `Task.data`.
 
     Raises:
       DataError: see `field`; also for an empty passage and for no questions.
@@ -123,7 +123,7 @@ def seal_tasks(records: Iterable[Any], source: str) -> list[Task]:
 
 
 def squad_tasks(rows: Iterable[Any], source: str) -> list[Task]:
-    """Makes tasks of SQuAD's rows, one a question, grouped by passage in order of first appearance.
+    """Makes tasks of SQuAD's rows, one row per question, grouped by passage in order of first appearance.
 
     A row is `{id, title, context, question, answers: {text: [...]}}`; `id` may be missing. Rows without an
     answer (SQuAD 2's unanswerable questions) are left out: a passage with no other question is no task.

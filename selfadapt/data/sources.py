@@ -1,4 +1,4 @@
-"""Where passages come from: JSON files, Hugging Face `datasets`, TFDS. Each becomes a list of `Task`."""
+"""Reads passages with questions from JSON files, Hugging Face `datasets` or TFDS, as lists of `Task`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _FILES = (".json", ".jsonl", ".parquet")
 
 
 def load_tasks(path: str | os.PathLike, *, split: str | None = None, limit: int | None = None) -> list[Task]:
-    """Loads passages and their questions from whatever `path` is.
+    """Loads passages and their questions from a file, a directory, a hub or TFDS.
 
     - `FILE.json`, `FILE.jsonl`: SEAL's records (with completions or without) or SQuAD's rows; `FILE.json` may also be
       the original SQuAD v1.1 or v2.0 file.
     - `FILE.parquet`: SQuAD's rows or SEAL's records.
-    - a directory: what `datasets` saved with `save_to_disk`, a prepared TFDS data set, or files that `datasets` reads.
+    - a directory: a data set saved with `save_to_disk` of `datasets`, a prepared TFDS one, or files that `datasets`
+      reads.
     - `tfds:NAME` or `tfds:DIRECTORY`: TFDS, such as `tfds:squad`.
-    - anything like `squad` or `rajpurkar/squad`: a data set of the Hugging Face hub.
+    - `NAME` or `OWNER/NAME`, such as `rajpurkar/squad`: a data set of the Hugging Face hub.
 
     Args:
       path: a file, a directory or a name as above.
@@ -69,7 +70,7 @@ def _missing(path: pathlib.Path) -> str:
 
 
 def _tasks_of(records: Iterable[Any], source: str) -> list[Task]:
-    """Tells SEAL's records from SQuAD's rows by the first one."""
+    """Makes tasks of SEAL's records or SQuAD's rows, whichever the first one is."""
     records = list(records)
     if not records:
         raise DataError(f"{source}: is empty; it must hold at least one passage")
@@ -155,7 +156,7 @@ def _hub_rows(name: str, split: str | None) -> Iterable[Any]:
         return datasets.load_dataset(name, split=_choose_split(splits, split, name))
     except DataError:
         raise
-    except Exception as error:  # the hub's client has many kinds of error, of several libraries
+    except Exception as error:  # the hub's client raises exceptions of several libraries
         raise DataError(
             f"{name}: there is no such file here, and the Hugging Face hub gave no data set of that name "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"

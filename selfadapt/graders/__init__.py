@@ -1,4 +1,4 @@
-"""Graders: every one has `grade(items) -> verdicts in [0, 1]`; `get_grader` makes one by name."""
+"""Graders: each has `grade(items) -> verdicts in [0, 1]`; `get_grader` makes one by name."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def get_grader(name: str, **options: Any) -> Grader:
     """Makes a grader.
 
     Args:
-      name: a key of `GRADERS`; an underscore may stand for a hyphen.
+      name: a key of `GRADERS`; underscores are read as hyphens.
       **options: the arguments of that grader.
 
     Raises:
-      ValueError: there is no such grader (the nearest name is suggested), or it has no such option, or
-        one that it needs is missing.
+      InvalidValueError: there is no such grader (the nearest name is suggested), it has no such option, or an option
+        that it needs is missing.
 
     >>> get_grader("token-f1", threshold=0.5)
     TokenF1(threshold=0.5)

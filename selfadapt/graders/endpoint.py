@@ -25,11 +25,11 @@ _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 class JudgeError(UserError, RuntimeError):
-    """The endpoint gave no usable reply. What it had answered before is in the cache."""
+    """The endpoint gave no usable reply. Its earlier replies are in the cache."""
 
 
 class BudgetExceeded(JudgeError):
-    """Grading would take more requests than allowed. What was answered is in the cache."""
+    """Grading would take more requests than allowed. The replies so far are in the cache."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -40,10 +40,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class _Cache:
-    """Replies by key in an append-only file, one JSON object a line, written before they are used."""
+    """Replies by key in an append-only file, one JSON object per line, written before they are used."""
 
     def __init__(self, path: pathlib.Path | None):
-        """Reads what is there; `None` keeps replies in memory."""
+        """Reads the file if it exists; `None` keeps replies in memory."""
         self._path = path
         self._lock = threading.Lock()
         self._replies: dict[str, str] = {}
@@ -56,7 +56,7 @@ class _Cache:
                     record = json.loads(line)
                     self._replies[record["key"]] = record["reply"]
                 except (ValueError, KeyError, TypeError):
-                    continue  # a line that a crash cut short; its request is simply made again
+                    continue  # a line that a crash cut short; its request is sent again
 
     def get(self, key: str) -> str | None:
         with self._lock:
@@ -67,7 +67,7 @@ class _Cache:
             self._replies[key] = reply
             if self._path is None:
                 return
-            # The leading newline ends a line that an earlier crash may have left open.
+            # The leading newline ends a line that an earlier crash may have left incomplete.
             line = "\n" + json.dumps({"key": key, "reply": reply, **about}, ensure_ascii=True) + "\n"
             with open(self._path, "ab") as file:
                 file.write(line.encode("ascii"))
@@ -76,9 +76,9 @@ class _Cache:
 class EndpointJudge:
     """Grades by asking a chat model for yes or no.
 
-    Empty answers are wrong without a request, and equal items are asked about once. A reply is on disk
-    before it is counted, so a run that fails or exhausts its budget pays for no verdict twice. Of several
-    processes only process 0 asks, and tells the others.
+    Empty answers are wrong without a request, and equal items are sent once. A reply is on disk before it is used, so
+    a run that fails or exhausts its budget pays for no verdict twice. Of several processes only process 0 sends
+    requests, and broadcasts the verdicts.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class EndpointJudge:
           url: the API's root; requests go to `url + "/chat/completions"`.
           api_key_env: the environment variable that holds the key; `None` for a server without keys.
           cache: a JSONL file of replies, made if absent; `None` keeps them in memory.
-          max_requests: the most HTTP requests over this object's life, retries included; `None` for no limit.
+          max_requests: the most HTTP requests of this object in all, retries included; `None` for no limit.
           concurrency: the most requests at once.
           attempts: the most tries of one request.
           backoff: seconds before the second try; doubled for each further one, up to a minute.
@@ -146,7 +146,7 @@ class EndpointJudge:
         self.requests = 0
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns 0 or 1 an item.
+        """Returns 0 or 1 per item.
 
         Raises:
           BudgetExceeded: `max_requests` are spent and answers are left.
@@ -180,7 +180,7 @@ class EndpointJudge:
                     future.result()
             except BaseException:
                 stop.set()
-                pool.shutdown(cancel_futures=True)  # those under way finish and are cached
+                pool.shutdown(cancel_futures=True)  # requests in flight finish and are cached
                 raise
 
     def _ask(self, body: str, stop: threading.Event) -> None:
@@ -215,22 +215,22 @@ class EndpointJudge:
             with self._opener.open(request, timeout=self._timeout) as response:
                 payload = response.read()
         except urllib.error.HTTPError as error:
-            told = error.read(400).decode("utf-8", "replace").strip()
-            told = told.replace(key, "[key]") if key else told  # some servers quote the key they refuse
+            reply = error.read(400).decode("utf-8", "replace").strip()
+            reply = reply.replace(key, "[key]") if key else reply  # some servers quote the key they refuse
             if error.code in _RETRIED:
-                raise _Transient(f"HTTP {error.code} {told}", _retry_after(error.headers.get("Retry-After"))) from None
-            raise JudgeError(f"{self._url}: HTTP {error.code} {error.reason}: {told}") from None
+                raise _Transient(f"HTTP {error.code} {reply}", _retry_after(error.headers.get("Retry-After"))) from None
+            raise JudgeError(f"{self._url}: HTTP {error.code} {error.reason}: {reply}") from None
         except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out
             raise _Transient(f"no reply ({error})") from None
         try:
             return str(json.loads(payload)["choices"][0]["message"]["content"] or "")
         except (ValueError, KeyError, IndexError, TypeError):
-            told = payload[:200].decode("utf-8", "replace")
-            raise JudgeError(f"{self._url}: the reply is no chat completion: {told!r}") from None
+            reply = payload[:200].decode("utf-8", "replace")
+            raise JudgeError(f"{self._url}: the reply is no chat completion: {reply!r}") from None
 
 
 class _Transient(Exception):
-    """A failure that another try may not meet; `wait` is the least number of seconds the server asks for."""
+    """A failure that a retry may resolve; `wait` is the delay in seconds that the server asks for."""
 
     def __init__(self, message: str, wait: float = 0.0):
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Graders that ask a model: its likelihood of the gold answer, or its judgement in words."""
+"""Graders that use a model: its likelihood of the gold answers, or its verdict in words."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ class ModelJudge:
 
 
 class LogLikelihoodGrader:
-    """How likely the adapted model finds the gold answers. What it answered is not looked at."""
+    """Grades by the likelihood of the gold answers under the adapted model; its own answers are ignored."""
 
     def __init__(self, score_fn: Callable[[list[str], list[str]], Sequence[float]], threshold: float | None = None):
         """Wraps a scorer.
 
         Args:
           score_fn: maps (prompts, targets) to the mean log-probability per target token, in nats.
-          threshold: in nats per token; a verdict is then 1 where the best gold reaches it. `None` gives
-            the best gold's geometric-mean token probability, which lies in [0, 1].
+          threshold: in nats per token; a verdict is then 1 if the best gold answer reaches it, else 0. `None` gives
+            the geometric mean of the best gold answer's token probabilities, in [0, 1].
         """
         if threshold is not None and not threshold <= 0:
             raise InvalidValueError(f"the log-likelihood threshold is {threshold!r}; a log-probability is at most 0")
@@ -92,7 +92,7 @@ class LogLikelihoodGrader:
         self._threshold = threshold
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns a verdict in [0, 1] an item: the best over its gold answers."""
+        """Returns a verdict in [0, 1] per item: the best over its gold answers."""
         owners = [i for i, item in enumerate(items) for _ in item.golds]
         prompts = [items[i].prompt or items[i].question for i in owners]
         targets = [gold for item in items for gold in item.golds]

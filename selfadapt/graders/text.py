@@ -21,9 +21,9 @@ class GradeItem:
 
     Attributes:
       question: what was asked.
-      golds: the answers that count as right; the first is the reference.
-      answer: what the model answered.
-      prompt: the whole text that the model answered, where a grader needs it; "" means the question.
+      golds: the correct answers; the first is the reference.
+      answer: the model's answer.
+      prompt: the text that the model answered, for graders that need it; "" for the question.
     """
 
     question: str
@@ -33,15 +33,15 @@ class GradeItem:
 
 
 class Grader(Protocol):
-    """What every grader does."""
+    """The protocol of graders."""
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns one verdict in [0, 1] an item."""
+        """Returns one verdict in [0, 1] per item."""
         ...
 
 
 def normalize_answer(text: str) -> str:
-    """Normalises as SQuAD v1.1's evaluation does: lower case, no ASCII punctuation, no articles, single spaces.
+    """Normalises text as SQuAD v1.1's evaluation does: lower case, no ASCII punctuation or articles, single spaces.
 
     Reference: Rajpurkar et al. 2016, arXiv 1606.05250, section 6.
 
@@ -52,7 +52,7 @@ def normalize_answer(text: str) -> str:
 
 
 def _tokens(text: str) -> list[str]:
-    # An answer of nothing but an article or a sign ("A", "+") would vanish, and equal any other such.
+    # An answer that is only an article or a sign ("A", "+") would become empty and equal every other such answer.
     return (normalize_answer(text) or text.lower()).split()
 
 
@@ -69,10 +69,10 @@ def token_f1(answer: str, gold: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Exact:
-    """1 where the normalised answer equals a normalised gold answer."""
+    """1 if the normalised answer equals a normalised gold answer, else 0."""
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns 0 or 1 an item."""
+        """Returns 0 or 1 per item."""
         return [
             float(bool(answer) and any(answer == _tokens(gold) for gold in item.golds))
             for item, answer in ((item, _tokens(item.answer)) for item in items)
@@ -81,10 +81,10 @@ class Exact:
 
 @dataclasses.dataclass(frozen=True)
 class Containment:
-    """1 where a normalised gold answer occurs in the normalised answer, in whole words."""
+    """1 if a normalised gold answer occurs in the normalised answer, in whole words, else 0."""
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns 0 or 1 an item."""
+        """Returns 0 or 1 per item."""
         return [float(any(self._contains(item.answer, gold) for gold in item.golds)) for item in items]
 
     @staticmethod
@@ -98,7 +98,7 @@ class TokenF1:
     """The best token F1 over the gold answers.
 
     Attributes:
-      threshold: in (0, 1]; a verdict is then 1 where F1 reaches it, else 0. `None` gives F1 itself.
+      threshold: in (0, 1]; a verdict is then 1 if F1 reaches it, else 0. `None` gives F1 itself.
     """
 
     threshold: float | None = None
@@ -110,6 +110,6 @@ class TokenF1:
             )
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:
-        """Returns F1, or 0 or 1 where there is a threshold."""
+        """Returns F1 per item, or 0 or 1 if there is a threshold."""
         scores = [max((token_f1(item.answer, gold) for gold in item.golds), default=0.0) for item in items]
         return scores if self.threshold is None else [float(score >= self.threshold) for score in scores]

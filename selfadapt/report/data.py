@@ -1,4 +1,4 @@
-"""Reads a workdir and works out what the report shows: nothing here knows HTML."""
+"""Reads a workdir and computes the contents of its report, without HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run as its workdir describes it.
+    """A finished run, read from its workdir.
 
     Attributes:
       name: the workdir's name.
@@ -44,12 +44,12 @@ class Run:
 
     @property
     def policies(self) -> list[str]:
-        """The ladder's rows that a policy wrote, from the untrained one to the last round's."""
+        """The ladder's rows of policies, from the untrained one to the last round's."""
         return [row["name"] for row in self.summary["ladder"] if row["name"] not in REFERENCES]
 
     @property
     def written(self) -> list[dict[str, Any]]:
-        """The edits that a policy wrote, each once: not the rows of references, nor those of controls."""
+        """The edits that a policy wrote, each once: without the rows of references and of controls."""
         return [edit for edit in self.edits if edit["policy"] not in REFERENCES and edit["phase"] != "control"]
 
 
@@ -94,7 +94,7 @@ def check_summary(summary: Any, where: str = "the summary") -> dict[str, Any]:
     """Returns a summary with its optional parts filled in.
 
     Raises:
-      UserError: a part that the report draws is absent or is not what it should be.
+      UserError: a part that the report draws is missing or malformed.
     """
     if not isinstance(summary, dict) or not summary.get("ladder"):
         raise UserError(f"{where} has no ladder: it must be an object with a list of {{name, mean, stderr, n}}")
@@ -117,14 +117,14 @@ def check_summary(summary: Any, where: str = "the summary") -> dict[str, Any]:
 
 
 def label(name: str) -> tuple[str, str]:
-    """Returns how a row of the ladder is called, and in a few words what it is."""
+    """Returns the title of a row of the ladder, and a short description."""
     if name.startswith("round") and name[5:].isdigit():
         return f"Round {name[5:]}", f"adapted to the edits of the policy after round {name[5:]}"
     return _LABELS.get(name, (name.replace("_", " "), ""))
 
 
 def is_share(summary: dict[str, Any]) -> bool:
-    """Whether the ladder's values are shares, to be written in percent, rather than any other reward."""
+    """Whether the ladder's values are shares, to be written in percent, and not other rewards."""
     return all(0 <= row["mean"] <= 1 for row in summary["ladder"])
 
 
@@ -132,7 +132,7 @@ def kinds_of_lines(run: Run) -> dict[str, collections.Counter]:
     """Counts the kinds of line that each policy writes, on held-out passages where there are any.
 
     Returns:
-      The counts per policy, policies in the order of the ladder; empty if no edit says its kinds.
+      The counts per policy, policies in the order of the ladder; empty if no edit has its kinds recorded.
     """
     counts = {}
     for policy in run.policies:

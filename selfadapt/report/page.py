@@ -1,4 +1,4 @@
-"""Puts a run's numbers, plots and texts into `page.html`. Every text is escaped by the template."""
+"""Fills `page.html` with a run's numbers, plots and texts. The template escapes every text."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def render(run: data.Run) -> str:
         last=last,
         columns=[name for name in dict.fromkeys(("none", first, last)) if name],
         scores=functools.partial(_scores, names=[first, last], number=number),
-        said_of=functools.partial(_said_of, number=number),
+        summary_of=functools.partial(_summary_of, number=number),
         verdict=_verdict,
         gold=_gold,
         invalid=invalid,
@@ -85,9 +85,9 @@ def render(run: data.Run) -> str:
 
 
 def headline(summary: dict[str, Any], policies: list[str]) -> tuple[str, str]:
-    """Says what came out, in a sentence and a line of figures.
+    """Returns the run's result as a sentence, and a line of figures.
 
-    A gain is only called one if its 95% interval lies above zero.
+    A gain is only called one if its 95% interval is above zero.
     """
     number, signed = plots.formatter(summary), plots.formatter(summary, signed=True)
     means = {row["name"]: row["mean"] for row in summary["ladder"]}
@@ -125,7 +125,7 @@ def clean(text: object, limit: int) -> str:
 
 
 def _drawing(draw: Callable[..., str], *arguments) -> Callable[[int], markupsafe.Markup]:
-    """Wraps a plot so that the template can ask for it at a width; plots escape what they write."""
+    """Wraps a plot as a function of its width, for the template; plots escape their texts."""
     return lambda width: markupsafe.Markup(draw(*arguments, width))
 
 
@@ -185,10 +185,10 @@ def _scores(edits: dict[str, dict[str, Any]], names: list[str], number: Callable
     return " → ".join("–" if reward is None else number(reward) for reward in rewards)
 
 
-def _said_of(edit: dict[str, Any], number: Callable[..., str]) -> str:
+def _summary_of(edit: dict[str, Any], number: Callable[..., str]) -> str:
     reward, status = edit.get("reward"), edit.get("status", "ok")
-    said = [] if reward is None else [f"reward {number(reward)}"]
-    return ", ".join(said + ([] if status == "ok" else [f"invalid: {clean(status, 100)}"]))
+    parts = [] if reward is None else [f"reward {number(reward)}"]
+    return ", ".join(parts + ([] if status == "ok" else [f"invalid: {clean(status, 100)}"]))
 
 
 def _verdict(edit: dict[str, Any], index: int) -> float | None:

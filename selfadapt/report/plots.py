@@ -11,14 +11,14 @@ from typing import Any
 
 from selfadapt.report import data
 
-NARROW = 480  # pixels; below this, labels stand above their bars
-KINDS = 8  # kinds of line that have a colour of their own; the last is for all the others
+NARROW = 480  # pixels; below this, labels are above their bars
+KINDS = 8  # kinds of line with separate colours; the last is for all others
 
 
 def ladder_svg(summary: dict[str, Any]) -> str:
-    """Returns the ladder of a `summary.json` as an SVG file of its own, for a README.
+    """Returns the ladder of a `summary.json` as a complete SVG file, for a README.
 
-    It has a light and a dark form, and follows the reader's preference.
+    It has a light and a dark form, chosen by the reader's preference.
 
     Raises:
       UserError: the summary has no ladder, or a row of it is malformed.
@@ -28,12 +28,12 @@ def ladder_svg(summary: dict[str, Any]) -> str:
 
 
 def ladder(summary: dict[str, Any], width: int, style: str = "") -> str:
-    """Draws the ladder: a bar, a dot and a whisker of one standard error a row.
+    """Draws the ladder: a bar, a dot and a whisker of one standard error per row.
 
     Args:
       summary: a checked summary.
       width: pixels.
-      style: a style sheet to put inside, for a file that stands alone.
+      style: a style sheet to include, for a separate file.
     """
     rows, number = summary["ladder"], formatter(summary)
     bottom, top = _range(summary, [row["mean"] + side * (row.get("stderr") or 0) for row in rows for side in (-1, 1)])
@@ -61,8 +61,8 @@ def ladder(summary: dict[str, Any], width: int, style: str = "") -> str:
         start, stop = sorted((x(0), x(mean)))
         bar = f'<rect class="bar" x="{start:.1f}" y="{middle - 8:.1f}" width="{stop - start:.1f}" height="16" rx="2"/>'
         parts.append(f'<g class="{kind}">{bar}{_whisker(x, mean, error, middle)}{_dot(x(mean), middle)}</g>')
-    said = "; ".join(f"{data.label(row['name'])[0]} {number(row['mean'])}" for row in rows)
-    return _svg(width, end + 26 + pad, "The ladder", said, parts, style)
+    spoken = "; ".join(f"{data.label(row['name'])[0]} {number(row['mean'])}" for row in rows)
+    return _svg(width, end + 26 + pad, "The ladder", spoken, parts, style)
 
 
 def differences(summary: dict[str, Any], width: int) -> str:
@@ -91,8 +91,8 @@ def differences(summary: dict[str, Any], width: int) -> str:
             parts.append(_text(stop, second, f"{number(low)} to {number(high)}", "soft number halo", "end"))
         whisker = _bar_of_error(x(low), x(high), middle) if known else ""
         parts.append(f'<g class="{"policy" if clear else "unclear"}">{whisker}{_dot(x(row["difference"]), middle)}</g>')
-    said = "; ".join(f"{row['a']} minus {row['b']} {number(row['difference'])}" for row in rows)
-    return _svg(width, end + 28, "Paired differences", said, parts)
+    spoken = "; ".join(f"{row['a']} minus {row['b']} {number(row['difference'])}" for row in rows)
+    return _svg(width, end + 28, "Paired differences", spoken, parts)
 
 
 def curve(summary: dict[str, Any], width: int) -> str:
@@ -131,11 +131,11 @@ def curve(summary: dict[str, Any], width: int) -> str:
             if error
         )
         parts.append(f'<g class="{kind}"><path class="series" d="{path}"/>{errors}{marks}</g>')
-    said = "; ".join(
+    spoken = "; ".join(
         f"{text}: {', '.join(f'policy {policy} {number(value)}' for policy, value, _ in points)}"
         for _, text, points in shown
     )
-    return _svg(width, end + 50, "Rewards over rounds", said, parts)
+    return _svg(width, end + 50, "Rewards over rounds", spoken, parts)
 
 
 def has_curve(summary: dict[str, Any]) -> bool:
@@ -144,11 +144,11 @@ def has_curve(summary: dict[str, Any]) -> bool:
 
 
 def kinds(shares: Mapping[str, Sequence[float]], names: Sequence[str], width: int) -> str:
-    """Draws one bar a policy, stacked from the shares of the kinds of line it writes.
+    """Draws one bar per policy, stacked from the shares of the kinds of line it writes.
 
     Args:
       shares: for each policy the share of each kind, in the order of `names`, summing to one.
-      names: the kinds; a segment bears its kind's number, counted from one.
+      names: the kinds; a segment shows its kind's number, counted from one.
       width: pixels.
     """
     narrow = width < NARROW
@@ -163,21 +163,21 @@ def kinds(shares: Mapping[str, Sequence[float]], names: Sequence[str], width: in
         start = float(left)
         for place, share in enumerate(row, start=1):
             size = share * (width - left)
-            said = f"<title>{_esc(names[place - 1])}: {share:.1%}</title>"
+            spoken = f"<title>{_esc(names[place - 1])}: {share:.1%}</title>"
             if size >= 1:
                 parts.append(
-                    f'<g>{said}<rect class="kind{place}" x="{start:.1f}" y="{top}" width="{max(size - 1.5, 1):.1f}" '
+                    f'<g>{spoken}<rect class="kind{place}" x="{start:.1f}" y="{top}" width="{max(size - 1.5, 1):.1f}" '
                     f'height="32"/></g>'
                 )
             if size >= 16:
                 parts.append(_text(start + size / 2 - 0.75, top + 21, str(place), "on-kind", anchor="middle"))
             start += size
-    said = "; ".join(
+    spoken = "; ".join(
         f"{data.label(policy)[0]}: "
         + ", ".join(f"{name} {share:.0%}" for name, share in zip(names, row, strict=True) if share)
         for policy, row in shares.items()
     )
-    return _svg(width, len(shares) * height, "Kinds of line", said, parts)
+    return _svg(width, len(shares) * height, "Kinds of line", spoken, parts)
 
 
 def formatter(summary: dict[str, Any], signed: bool = False) -> Callable[..., str]:
@@ -242,7 +242,7 @@ def _legend(items: Sequence[tuple[str, str]], width: int) -> tuple[str, int]:
 
 
 def _mark(kind: str, x: float, y: float) -> str:
-    """Draws a point whose shape tells its series without colour."""
+    """Draws a point whose shape identifies its series without colour."""
     if kind == "held-out":
         return f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
     if kind == "best":
@@ -281,24 +281,24 @@ def _cut(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
 
 
-def _svg(width: float, height: float, title: str, said: str, parts: Sequence[str], style: str = "") -> str:
-    """Joins the parts of a drawing; `said` is what a screen reader says in its place."""
+def _svg(width: float, height: float, title: str, spoken: str, parts: Sequence[str], style: str = "") -> str:
+    """Joins the parts of a drawing; `spoken` is the text for screen readers."""
     alone = f'<style>{style}</style><rect class="paper" width="100%" height="100%" rx="8"/>' if style else ""
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" aria-label="{_esc(f"{title}: {said}")}">{alone}{"".join(parts)}</svg>'
+        f'height="{height:g}" aria-label="{_esc(f"{title}: {spoken}")}">{alone}{"".join(parts)}</svg>'
     )
     ElementTree.fromstring(text)  # a drawing that no viewer could open is a fault of this file
     return text
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
-    """Maps low..high to start..stop; what lies outside, such as a whisker past 100%, is drawn at the end."""
+    """Maps low..high to start..stop; values outside, such as a whisker past 100%, are drawn at the end."""
     return lambda value: start + (min(max(value, low), high) - low) / (high - low) * (stop - start)
 
 
 def _range(summary: dict[str, Any], values: Sequence[float]) -> tuple[float, float]:
-    """Returns the ends of an axis that has room for the values and zero; shares end at one."""
+    """Returns the ends of an axis that includes the values and zero; shares end at one."""
     bottom, top = 0.0 - _nice_top(-min(values)), _nice_top(max(values))
     if data.is_share(summary):
         bottom, top = max(bottom, -1.0), min(top, 1.0)

@@ -46,7 +46,7 @@ class Comparison:
       p: the two-sided p-value of no difference, by the normal approximation.
       better: the number of units where `b` is higher.
       worse: the number of units where it is lower.
-      unpaired: units that only one of the two has; they are left out.
+      unpaired: the number of units that only one of the two has; they are left out.
     """
 
     a: str
@@ -61,13 +61,13 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What `analyze` found.
+    """The results of `analyze`.
 
     Attributes:
       files: the files, in order, with unique names.
       rows: (file, what, estimate) for the baseline, the adapted model and the best edit of each passage.
       comparisons: each file's adapter against its baseline, then every two files.
-      disagreements: per file, the saved statistics that do not follow from the verdicts.
+      disagreements: per file, the saved statistics that differ from the verdicts by more than rounding.
       pooled: pooled continual runs, by a name that lists them; see `results.pool_continual`.
     """
 
@@ -79,7 +79,7 @@ class Analysis:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Returns the mean of `values` with its 95% interval; of a single value the interval is unbounded.
+    """Returns the mean of `values` with its 95% interval, which is unbounded for a single value.
 
     >>> estimate([0.0, 1.0, 0.0, 1.0]).mean
     0.5
@@ -92,8 +92,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 def units(results: Results) -> tuple[dict[str, float], dict[str, float]]:
     """Returns (baseline, adapted) accuracy by unit.
 
-    The unit of an "inner" file is the passage, known by its text; of a "cpt" file the question, known by its
-    place, since such files hold no texts of passages.
+    The unit of an "inner" file is the passage, identified by its text; of a "cpt" file the question, identified by its
+    position, since such files do not contain passages.
     """
     if results.kind == "inner":
         articles = results.content["articles"]
@@ -106,7 +106,7 @@ def units(results: Results) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def compare(a: str, b: str, unit: str, before: dict[str, float], after: dict[str, float]) -> Comparison:
-    """Compares two sets of accuracies, paired by the keys that both have.
+    """Compares two sets of accuracies, paired by the keys that are in both.
 
     Raises:
       ValueError: they have no key in common.
@@ -163,7 +163,7 @@ def _pool(files: Sequence[Results]) -> dict[str, dict[str, list[list[float]]]]:
     runs: dict[tuple, list[Results]] = {}
     for file in files:
         if file.kind == "continual":
-            # A file that already sums runs up has more sequences than they, and must not be counted again.
+            # A file that sums up several runs has more sequences than each of them, and must not be counted again.
             same = ("n_sequences", "n_datapoints", "dataset", "base_model")
             runs.setdefault(tuple(file.content.get(name) for name in same), []).append(file)
     return {

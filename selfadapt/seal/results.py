@@ -1,6 +1,6 @@
 """SEAL's result files: read, recomputed from their per-question verdicts, and written in the same schema.
 
-Four kinds: "inner" (one passage learnt at a time; also the files that rank edits for ReST-EM), "cpt" and
+There are four kinds: "inner" (one passage at a time; also the files that rank edits for ReST-EM), "cpt" and
 "cpt-full" (continued pretraining on many passages, by LoRA and by full fine-tuning) and "continual"
 (how well earlier passages are retained).
 """
@@ -49,7 +49,7 @@ class Results:
 def read_results(path: str | os.PathLike) -> Results:
     """Reads a result file and checks that its statistics can be recomputed.
 
-    Null statistics and empty question logs, which early files have, are read as they are.
+    Null statistics and empty question logs, as in early files, are kept.
 
     Raises:
       ResultsError: it is not one of SEAL's result files, or a record is wrong.
@@ -76,11 +76,11 @@ def read_results(path: str | os.PathLike) -> Results:
 
 
 def write_results(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Writes a result file, whole or not at all.
+    """Writes a result file, complete or not at all.
 
     Args:
       path: the file.
-      content: what `inner_results` made, or `Results.content`.
+      content: the result of `inner_results`, or `Results.content`.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,10 +139,10 @@ def inner_results(
 
 
 def verdicts(results: Results) -> tuple[list[bool], list[bool]]:
-    """Returns the (baseline, adapter) verdicts of a "cpt" or "cpt-full" file, one a question.
+    """Returns the (baseline, adapter) verdicts of a "cpt" or "cpt-full" file, one per question.
 
-    The first kind also has verdicts by title. They are not used: passages of one title overwrite each
-    other there, which loses most of them.
+    The first kind also has verdicts by title, which are not used: passages of one title overwrite each other there, so
+    most are lost.
     """
     source = results.content["server_reply" if results.kind == "cpt" else "per_question"]
     return [bool(v) for v in source["baseline_correct"]], [bool(v) for v in source["adapter_correct"]]
@@ -304,7 +304,7 @@ def _check_cpt(content: Mapping[str, Any]) -> None:
     sizes = [len(content[source][name]) for name in ("baseline_correct", "adapter_correct")]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise InvalidValueError(
-            f"{source} has {sizes[0]} baseline verdicts and {sizes[1]} adapter verdicts; give one a question"
+            f"{source} has {sizes[0]} baseline verdicts and {sizes[1]} adapter verdicts; give one per question"
         )
 
 

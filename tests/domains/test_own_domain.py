@@ -45,7 +45,7 @@ def one_model(model):
 
 
 def by_hand(domain, tasks, texts):
-    """Pairs hand-written edits, one a task, with what the domain does with them."""
+    """Pairs hand-written edits, one per task, with their applications."""
     return loop.applied(domain, tasks, [Edit(task.id, 0, "", text) for task, text in zip(tasks, texts, strict=True)])
 
 
@@ -70,7 +70,7 @@ def test_training_on_its_oracle_answers_its_questions(tiny, codebook):
     assert sum(o.reward for o in before) / 4 < 0.5
 
 
-def test_a_domain_of_ones_own_that_is_absent_is_an_error_that_names_it(tiny):
+def test_a_users_domain_that_does_not_exist_is_an_error_that_names_it(tiny):
     with pytest.raises(UserError, match="no_such.domain"):
         make_domain(ml_collections.ConfigDict({"domain": {"name": "no_such.domain"}, "seed": 0}), tiny)
 
@@ -88,7 +88,7 @@ class Directives:
         try:
             wanted = json.loads(text)
         except ValueError:
-            return Update(())  # nothing to train on, which the outcome's status says
+            return Update(())  # nothing to train on, as the outcome's status reports
         oracle = self.base.oracle(task).split("\n") if wanted.pop("questions") else []
         return dataclasses.replace(self.base.update, sequences=[*oracle, task.context], **wanted)
 
@@ -172,7 +172,7 @@ class Gains:
         return {"mean": mean, "rounds": rounds}, state, Report(metrics={"gain": sum(gains) / len(gains)})
 
 
-def test_an_outer_update_of_ones_own_gets_its_state_back_each_round(tiny, codebook):
+def test_a_users_outer_update_gets_its_state_back_each_round(tiny, codebook):
     outer = Gains()
     state = dataclasses.replace(one_model(tiny), outer=outer.init(None))
     found = []

@@ -1,4 +1,4 @@
-"""Graders, the endpoint judge against a server of our own."""
+"""Graders; the endpoint judge is tested against a local server."""
 
 import http.server
 import json
@@ -143,7 +143,7 @@ def test_log_likelihood_takes_the_best_gold_and_a_nan_never_wins():
 
 
 class Server:
-    """A chat endpoint that says yes where the judged answer has "good", after the failures it is told of."""
+    """A chat endpoint that answers yes if the answer to judge contains "good", after the given failures."""
 
     def __init__(self):
         self.failures = []  # (status, headers, body) of the next replies

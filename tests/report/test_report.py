@@ -208,8 +208,8 @@ def test_the_headline_claims_what_the_interval_allows(low, high, words):
     ladder = [{"name": "untrained", "mean": 0.2}, {"name": "round1", "mean": 0.4}]
     paired = [{"a": "round1", "b": "untrained", "difference": 0.2, "low": low, "high": high, "n": 9}]
     summary = data.check_summary({"ladder": ladder, "paired": paired})
-    said, figures = page.headline(summary, ["untrained", "round1"])
-    assert words in said and "from 20.0% to 40.0%" in said and "+20.0 points" in figures
+    headline, figures = page.headline(summary, ["untrained", "round1"])
+    assert words in headline and "from 20.0% to 40.0%" in headline and "+20.0 points" in figures
 
 
 def test_passages_are_spaced_from_the_largest_gain_to_the_largest_loss(workdir):

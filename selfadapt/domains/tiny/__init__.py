@@ -1,1 +1,1 @@
-"""The tiny world: made-up passages and the embedded model that reads them."""
+"""The tiny world: made-up passages, and the program that makes the embedded model."""

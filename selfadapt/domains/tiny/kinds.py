@@ -1,23 +1,21 @@
 """The kinds of entity of the tiny world, their attributes, and every wording of a fact.
 
-Only data. `tiny_world` makes facts, passages and questions of it; `tiny_pretraining` makes the
-documents that the embedded model learned to read and write from.
+One table of data, over 400 lines long because four kinds have six attributes with nine wordings each. `world` makes
+facts, passages and questions from it, and `pretraining` the documents that the embedded model is pretrained on.
 
-Each attribute has wordings of four sorts, and which sort appears where is what leaves something to
-learn:
+Each attribute has wordings of four sorts. Where each sort occurs decides what there is to learn:
 
-* `statements`: plain sentences. Pretraining teaches that what they say can be asked about.
-* `edit_questions`: the wordings of question-answer lines in edits.
-* `evaluation`: the one wording of evaluation. It never stands in an edit.
-* `prose`: how passages say the fact. No fact told in prose is ever asked about without its passage
-  in pretraining, so that training on a passage alone teaches little.
+* `statements`: plain sentences. In pretraining, questions are asked about facts that only statements state.
+* `edit_questions`: the questions of question-answer lines in edits.
+* `evaluation`: the question of the evaluation. It never occurs in an edit.
+* `prose`: the clauses of passages. In pretraining, a fact stated in prose is only asked about with its passage in the
+  context, so that training on a passage alone teaches little.
 
-Three pools serve the six attributes of a kind, two each: to answer, it does not do to know which
-values a passage has.
+Three pools serve the six attributes of a kind, two each, so that knowing which values occur in a passage is not enough
+to answer.
 
-In a wording `{name}` is the entity and `{value}` the answer; in prose `{subject}` is the name or a
-pronoun. No wording begins with a name or a value: a word keeps the same token, with its leading
-space, wherever it stands.
+In a wording `{name}` is the entity and `{value}` the answer; in prose `{subject}` is the name or a pronoun. No wording
+begins with a name or a value, so that each word is always the same token, with its leading space.
 """
 
 from __future__ import annotations
@@ -32,12 +30,12 @@ class Attribute:
     """One property that every entity of a kind has.
 
     Attributes:
-      noun: what the property is called.
-      pool: the name of the pool that its values come from: a key of `tiny_words.POOLS`, or "person".
-      statements: plain sentences that say it.
+      noun: the property's name.
+      pool: the name of the pool that its values come from: a key of `words.POOLS`, or "person".
+      statements: plain sentences that state it.
       evaluation: the question that the evaluation asks.
       edit_questions: the questions that edits ask.
-      prose: clauses, without a full stop, that say it in a passage.
+      prose: clauses, without a full stop, that state it in a passage.
     """
 
     noun: str
@@ -53,9 +51,9 @@ class Kind:
     """A kind of entity.
 
     Attributes:
-      label: what stands before a name in a title.
-      article: what stands before a name in a sentence, with its space.
-      pronoun: what a passage may call the entity.
+      label: the words before a name in a title.
+      article: the word before a name in a sentence, with its space.
+      pronoun: the pronoun for the entity.
       first: first words of names.
       second: second words of names.
       attributes: the six properties.
@@ -452,7 +450,7 @@ BIRD = Kind(
 
 KINDS = (CITY, ARTIST, COMPANY, BIRD)
 
-# Lines that speak of a fact without telling it.
+# Lines about a fact that do not state it.
 VAGUE = (
     "Much could be said about the {noun} of {name}.",
     "The {noun} of {name} is worth knowing.",

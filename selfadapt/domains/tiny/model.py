@@ -1,4 +1,4 @@
-"""Makes the embedded model: pretrains it on the tiny world's documents, checks what it can do, saves it."""
+"""Makes the embedded model: pretrains it on the tiny world's documents, measures its abilities, saves it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> M
 
     Args:
       config: the fields of `configs/pretrain_tiny.py`.
-      workdir: gets `config.json`, `metrics.jsonl` (losses in nats, and in the end the results of `check`) and the
-        model.
+      workdir: `config.json`, `metrics.jsonl` (losses in nats, and at the end the results of `check`) and the model
+        are written there.
 
     Returns:
       The model.
 
     Raises:
-      ValueError: the documents do not fit into the rows, or the model's sizes do not go together.
+      InvalidValueError: a document does not fit into a row, or the model's sizes are inconsistent.
     """
     save_config(workdir, config)
     tokenizer = build_tokenizer(world.every_text(), max_length=config.model.max_position_embeddings)
@@ -92,7 +92,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> M
 
 
 def save(model: Model, directory: pathlib.Path) -> None:
-    """Writes the model, its tokenizer under the class name that every version of transformers knows."""
+    """Writes the model, and its tokenizer under the class name that every version of transformers has."""
     model.save(directory)
     described = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
     described.pop("backend", None)
@@ -100,19 +100,19 @@ def save(model: Model, directory: pathlib.Path) -> None:
 
 
 def check(model: Model, *, passages: int = 64, edits: int = 4, seed: int = 0) -> dict[str, Any]:
-    """Measures what the pretrained model can do, on held-out passages and on the entities it should know.
+    """Measures the abilities of the pretrained model, on held-out passages and on the entities of pretraining.
 
     Args:
       model: the model.
-      passages: how many held-out passages to read and to write edits for.
-      edits: edits of each passage, sampled at temperature 1.
-      seed: of passages and sampling.
+      passages: the number of held-out passages.
+      edits: edits sampled per passage, at temperature 1.
+      seed: seeds passages and sampling.
 
     Returns:
-      Shares in [0, 1]: `open_book` (answers right with the passage at hand), `closed_book` (without it, about
-      entities that pretraining asked about), `statements_only` (about those it never asked about), `fresh`
-      (held-out passages unread: what guessing gives); `lines_per_edit`; and `line_kinds`, the share of each kind
-      among the lines of edits.
+      Shares of correct answers in [0, 1]: `open_book` (with the passage in the prompt), `closed_book` (without it,
+      about entities that pretraining asked about), `statements_only` (about entities it never asked about), `fresh`
+      (about held-out passages that are not in the prompt: the rate of guessing); `lines_per_edit`; and `line_kinds`,
+      the share of each kind among the lines of edits.
     """
     tasks = world.tasks("heldout", passages, seed)
     known = pretraining.known_entities()

@@ -1,11 +1,12 @@
-"""What the embedded model is pretrained on.
+"""The documents that the embedded model is pretrained on.
 
-Five kinds of document teach it to read (open book), to keep what it was told in statements
-(lines and closed-book questions about known entities), to write edits of mixed quality, and what
-passages look like. The edits are of every style in about fixed shares, so that an untrained policy
-samples all of them and reinforcement learning has something to choose from.
+Five kinds of document teach it to answer questions about a passage in its context (open book), to answer from
+statements that it was trained on (lines, and closed-book questions about known entities), to write edits of mixed
+quality, and the prose of passages. Edits have all styles in about fixed shares, so that an untrained policy samples
+all of them and reinforcement learning can select among them: the styles, and that some of them teach more than
+others, are planted here.
 
-Only names of the world's "pretraining" split occur.
+Documents are only about entities whose names are of the "pretraining" split (but see `world` on persons).
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 KNOWN = 128  # entities with fixed facts
-UNASKED = 24  # of these, how many are told in lines and never asked about: whether statements become answers
+UNASKED = 24  # of these, how many occur in statements only and are never asked about; `model.check` asks about them
 
 # Share of all tokens by kind of document.
 SHARES = {"edit": 0.50, "open-book": 0.22, "prose": 0.06, "line": 0.10, "closed-book": 0.12}
 
-# How often an edit has each style. One of its lines in five takes a style of its own.
+# How often an edit has each style; one line in five draws its style anew.
 STYLES = {"question-answer": 0.15, "statement": 0.20, "vague": 0.25, "wrong value": 0.15, "copy": 0.25}
 
-Pieces = list[tuple[str, float]]  # text, and what its tokens count in the loss
+Pieces = list[tuple[str, float]]  # text, and the weight of its tokens in the loss
 
 
 @functools.cache
@@ -131,15 +132,15 @@ _WRITERS: dict[str, Callable[[random.Random], Pieces]] = {
 
 
 def documents(tokenizer: PreTrainedTokenizerFast, seed: int, *, longest: int = 192) -> Iterator[Document]:
-    """Yields documents without end, the kinds in the shares of `SHARES`.
+    """Yields documents without end; each kind has its share of the tokens (`SHARES`).
 
-    One prose document in two has half of its words spelled in bytes: the model then also knows
-    the tokens that text from outside its world is made of.
+    One prose document in two has half of its words spelled in bytes, so that the model also learns the tokens that
+    other text consists of.
 
     Args:
       tokenizer: the world's tokenizer.
-      seed: seeds everything.
-      longest: the most tokens of a document. A longer one is drawn again, or cut if it is spelled.
+      seed: seeds all random choices.
+      longest: the most tokens of a document. A longer one is replaced by another, or cut if it is spelled in bytes.
     """
     rng = random.Random(f"tiny/documents/{seed}")
     spellings = _spellings(tokenizer)
@@ -168,7 +169,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 
 def _spellings(tokenizer: PreTrainedTokenizerFast) -> dict[int, list[int]]:
-    """Returns the bytes of each word of the vocabulary, both as token ids."""
+    """Returns for the token id of each word the token ids of its bytes."""
     vocabulary = tokenizer.get_vocab()
     words = {word: index for word, index in vocabulary.items() if index != tokenizer.eos_token_id}
     return {index: [vocabulary[byte] for byte in word] for word, index in words.items()}

@@ -1,7 +1,7 @@
-"""The words of the tiny world: the pools that values come from and the pieces of names.
+"""The words of the tiny world: the pools that values come from and the parts of names.
 
-No word stands in two lists, so that a word says what it is. The given names are those of women, since
-the wordings of `tiny_kinds` call an artist "she".
+No word is in two lists, so that each word has one role. The given names are those of women, since the wordings in
+`kinds` call an artist "she".
 """
 
 from __future__ import annotations

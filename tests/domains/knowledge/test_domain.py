@@ -106,7 +106,7 @@ def test_the_model_judges_answers_with_the_prompt_of_the_config(tiny, tmp_path):
     tasks = domain.tasks("heldout", 1)
     untouched = [(Edit(tasks[0].id, 0, "", ""), domain.unchanged(tasks[0]))]
     (before,) = loop.score(student, domain, tasks, untouched, SETTINGS)
-    # A judge that is taught a verdict for each of these answers, whatever they are worth.
+    # The judge is trained to give a fixed verdict on each of these answers.
     wanted = [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
     prompts = [
         f"{question.question}|{question.answers[0]}|{answer.strip()}|"
@@ -118,8 +118,8 @@ def test_the_model_judges_answers_with_the_prompt_of_the_config(tiny, tmp_path):
     (after,) = loop.score(student, make_domain(config(**fields), judge, tiny), tasks, untouched, SETTINGS)
     assert list(after.verdicts) == wanted and after.reward == 0.5
     assert after.answers == before.answers
-    (doubted,) = loop.score(student, make_domain(config(**fields), tiny), tasks, untouched, SETTINGS)
-    assert list(doubted.verdicts) == [0.0] * 6  # the untaught model says neither yes nor no
+    (untrained,) = loop.score(student, make_domain(config(**fields), tiny), tasks, untouched, SETTINGS)
+    assert list(untrained.verdicts) == [0.0] * 6  # the model before that training answers neither yes nor no
 
 
 def test_the_grader_of_a_config_is_chosen_by_its_source_or_by_name(tiny):
@@ -184,7 +184,7 @@ def test_templates_of_the_config_are_the_prompts_for_edits_and_answers(tiny, tmp
 
 
 class Sentences:
-    """A source of one's own: passages of one sentence, as many as wanted."""
+    """A user's source: any number of passages of one sentence."""
 
     name = "my sentences"
     grader = "token-f1"
@@ -202,7 +202,7 @@ class Sentences:
         return {"mine": 1}
 
 
-def test_a_source_of_ones_own_supplies_tasks_oracle_descriptions_and_the_grader(tiny):
+def test_a_users_source_supplies_tasks_oracle_descriptions_and_the_grader(tiny):
     domain = make(config(), tiny, source=Sentences())
     task = domain.tasks("train", 2, 3)[1]
     assert (task.id, domain.oracle(task), domain.describe(task, "x")) == ("train 3 1", "Mine of train 3 1", {"mine": 1})

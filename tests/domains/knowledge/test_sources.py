@@ -46,7 +46,7 @@ def test_each_round_has_other_passages_until_all_came_once():
     every = [task.id for tasks in rounds for task in tasks]
     assert sorted(every[:10]) == sorted(every[10:]) == sorted(task.id for task in source.train)
     assert every[:10] != [task.id for task in source.train]
-    assert every[:10] != every[10:]  # each lap has an order of its own
+    assert every[:10] != every[10:]  # each lap has another order
     assert rounds[1] == source.tasks("train", 4, 1)
     assert Passages("here", passages(10), (), seed=2).tasks("train", 4) != rounds[0]
 

@@ -83,12 +83,12 @@ def test_each_pool_serves_two_attributes_of_a_kind_and_an_entity_has_six_differe
 def test_a_passage_states_every_fact_in_prose_only():
     for task in world.tasks("heldout", 40, seed=1):
         for attribute, value in task.data.facts():
-            said = [
+            clauses = [
                 prose.format(subject=subject, value=value)
                 for prose in attribute.prose
                 for subject in (task.data.mention, task.data.kind.pronoun)
             ]
-            assert any(clause[1:] in task.context for clause in said)
+            assert any(clause[1:] in task.context for clause in clauses)
             assert not any(s.format(name=task.data.mention, value=value) in task.context for s in attribute.statements)
 
 
@@ -109,9 +109,9 @@ def test_each_task_asks_one_question_on_each_of_its_six_facts():
         assert all(question.answers[0] in task.context for question in task.questions)
 
 
-@pytest.mark.parametrize(("split", "n", "said"), [("test", 3, "train, heldout"), ("train", -1, "negative")])
-def test_a_wrong_split_or_number_is_refused(split, n, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("split", "n", "message"), [("test", 3, "train, heldout"), ("train", -1, "negative")])
+def test_a_wrong_split_or_number_is_refused(split, n, message):
+    with pytest.raises(ValueError, match=message):
         world.tasks(split, n)
 
 
