@@ -53,7 +53,7 @@ def text(record: Any, name: str, where: str) -> str:
     return value
 
 
-_NAMES = {str: "text", list: "a list", dict: "an object", Mapping: "an object"}
+_NAMES: dict[type, str] = {str: "text", list: "a list", dict: "an object", Mapping: "an object"}
 
 
 def _kind(value: Any) -> str:

@@ -75,7 +75,8 @@ def read_run(workdir: str | os.PathLike) -> Run:
                 if not isinstance(edit.get(field), str):
                     raise UserError(f"{workdir / 'edits.jsonl'}, line {number}: the field {field!r} must be text")
             edits.append(edit)
-    events, times = collections.Counter(), []
+    events: collections.Counter[str] = collections.Counter()
+    times: list[str] = []
     if (workdir / "metrics.jsonl").exists():
         for event in read_jsonl(workdir / "metrics.jsonl"):
             events[str(event.get("event"))] += 1

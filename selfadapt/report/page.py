@@ -124,7 +124,7 @@ def clean(text: object, limit: int) -> str:
     )
 
 
-def _drawing(draw: Callable[..., str], *arguments) -> Callable[[int], markupsafe.Markup]:
+def _drawing(draw: Callable[..., str], *arguments: Any) -> Callable[[int], markupsafe.Markup]:
     """Wraps a plot as a function of its width, for the template; plots escape their texts."""
     return lambda width: markupsafe.Markup(draw(*arguments, width))
 

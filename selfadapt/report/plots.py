@@ -50,7 +50,7 @@ def ladder(summary: dict[str, Any], width: int, style: str = "") -> str:
         value = number(mean) + (f" ± {number(error, unit=False)}" if error is not None else "")
         name = _cut(data.label(row["name"])[0], 18)
         if narrow:
-            middle = y + 36
+            middle = y + 36.0
             parts.append(
                 _text(pad, y + 18, name, "strong halo") + _text(width - pad, y + 18, value, "number halo", anchor="end")
             )
@@ -252,7 +252,9 @@ def _mark(kind: str, x: float, y: float) -> str:
     return f'<path class="point" d="M{x:.1f} {y - 5.5:.1f} l5.5 5.5 l-5.5 5.5 l-5.5 -5.5 z"/>'
 
 
-def _grid(x: Callable[[float], float], ticks: Sequence[float], top: float, bottom: float, number) -> str:
+def _grid(
+    x: Callable[[float], float], ticks: Sequence[float], top: float, bottom: float, number: Callable[..., str]
+) -> str:
     return "".join(
         f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{bottom}"/>'
         + _text(x(tick), bottom + 18, number(tick, digits=0), "soft number", anchor="middle")

@@ -98,11 +98,14 @@ def units(results: Results) -> tuple[dict[str, float], dict[str, float]]:
     if results.kind == "inner":
         articles = results.content["articles"]
         stats = [article_stats(stored.edit_stats(article)) for article in articles]
-        return tuple(
-            {a["context"]: s[name] for a, s in zip(articles, stats, strict=True) if s[name] is not None}
-            for name in ("baseline_accuracy", "adapter_mean_accuracy")
-        )
-    return tuple({str(i): float(v) for i, v in enumerate(side)} for side in stored.verdicts(results))
+
+        def known(name: str) -> dict[str, float]:
+            pairs = zip(articles, (each[name] for each in stats), strict=True)
+            return {article["context"]: value for article, value in pairs if value is not None}
+
+        return known("baseline_accuracy"), known("adapter_mean_accuracy")
+    baseline, adapter = ({str(i): float(v) for i, v in enumerate(side)} for side in stored.verdicts(results))
+    return baseline, adapter
 
 
 def compare(a: str, b: str, unit: str, before: dict[str, float], after: dict[str, float]) -> Comparison:
@@ -147,7 +150,8 @@ def analyze(paths: Sequence[str | os.PathLike]) -> Analysis:
         rows.append((file.name, "baseline", estimate(list(baseline.values()))))
         rows.append((file.name, "adapted", estimate(list(adapter.values()))))
         if file.kind == "inner" and file.content.get("k_completions", 1) > 1:
-            best = [max(s["adapter_mean"] for s in stored.edit_stats(a)) for a in file.content["articles"]]
+            means = [[s["adapter_mean"] for s in stored.edit_stats(a)] for a in file.content["articles"]]
+            best = [max(known) for each in means if (known := [value for value in each if value is not None])]
             rows.append((file.name, f"best of {file.content['k_completions']}", estimate(best)))
         comparisons.append(compare("baseline", file.name, unit, baseline, adapter))
         sides[file.name] = (unit, adapter)
@@ -176,6 +180,7 @@ def _pool(files: Sequence[Results]) -> dict[str, dict[str, list[list[float]]]]:
 def format_analysis(analysis: Analysis) -> str:
     """Returns the analysis as plain text."""
     parts = []
+    body: list[tuple[str, ...]]
     if analysis.rows:
         body = [(f, what, str(e.n), f"{e.mean:.4f}", _interval(e)) for f, what, e in analysis.rows]
         parts.append(_table(("file", "model", "n", "accuracy", "95% interval"), body))

@@ -267,6 +267,16 @@ def test_the_best_of_five_edits_is_summed_up(files):
     assert best["best of 5"] == pytest.approx(0.5935, abs=1e-4) and best["adapted"] == pytest.approx(0.4332, abs=1e-4)
 
 
+def test_edits_without_a_saved_mean_do_not_count_for_the_best(tmp_path):
+    content = with_saved_statistics(LOGS, STAGES) | {"k_completions": 2}
+    for edit in (*content["articles"][0]["completions"], content["articles"][1]["completions"][0]):
+        edit["questions"], edit["stats"] = [], dict.fromkeys(edit["stats"])
+    write_results(tmp_path / "r.json", content)
+    (best,) = [found for _, what, found in analyze([tmp_path / "r.json"]).rows if what == "best of 2"]
+    means = [article["completions"][1]["stats"]["adapter_mean"] for article in content["articles"][1:]]
+    assert best.n == 2 and best.mean == pytest.approx(sum(means) / 2)
+
+
 def test_pairs_are_made_by_passage_and_what_has_no_partner_is_counted():
     found = compare("a", "b", "passage", {"x": 0.0, "y": 0.5, "z": 1.0}, {"y": 1.0, "x": 0.5, "w": 0.0})
     assert (found.difference.mean, found.difference.n, found.unpaired, found.better, found.worse) == (0.5, 2, 2, 2, 0)

@@ -104,7 +104,7 @@ def draw_entity(rng: random.Random, kind: Kind, name: str) -> Entity:
 
 def write_passage(rng: random.Random, entity: Entity) -> str:
     """Returns a passage that states the six facts in prose, in random order, one or two per sentence."""
-    clauses = []
+    clauses: list[str] = []
     facts = entity.facts()
     rng.shuffle(facts)
     for attribute, value in facts:
