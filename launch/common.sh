@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What tpu_pod.sh and xpk.sh share; they source this file. Nothing to edit here.
+# Functions that tpu_pod.sh and xpk.sh source. Nothing to edit here.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit # paths of configs are paths in the repository
 
@@ -8,12 +8,12 @@ fail() {
   exit 2
 }
 
-# Takes a flag and what follows it: the flag must have a value that is not the next flag.
+# Checks that a flag is followed by a value and not by another flag.
 need() {
   [[ -n ${2-} && $2 != --* ]] || fail "$1 needs a value"
 }
 
-# Writes words so that a shell reads the same words again.
+# Quotes words for a shell.
 quoted() {
   local word line=""
   for word in "$@"; do
@@ -23,12 +23,12 @@ quoted() {
   echo "${line# }"
 }
 
-# Runs a command, or prints it if this is a dry run.
+# Runs a command, or prints it in a dry run.
 run() {
   if ${dry_run:?}; then quoted "$@"; else "$@"; fi
 }
 
-# The config, the workdir and the secrets' names, before anything is paid for.
+# Checks the config, the workdir and the names of secrets before any cost arises.
 check_run() {
   local config=$1 workdir=$2 secrets=$3 name
   [[ -n $config ]] || fail "--config is missing: the config file, such as configs/quickstart.py"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Runs a command and starts it again when it ends early; `selfadapt train` with the same workdir then goes on.
+# Restarts a command that fails; `selfadapt train` with the same workdir then resumes the run.
 #
-# For machines where nothing else does this: TPU VMs (tpu_host.sh) and SkyPilot's nodes (sky.yaml). Kubernetes and
-# SLURM do it themselves. Nothing to edit here.
+# For hosts without another supervisor: TPU VMs (tpu_host.sh) and SkyPilot nodes (sky.yaml). Kubernetes and SLURM
+# restart by themselves. Nothing to edit here.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 Usage: launch/supervise.sh [--max-restarts N] [--pause SECONDS] -- COMMAND [ARGUMENT...]
 
-Runs COMMAND and starts it again when it ends early, at most N times (20), after SECONDS (10).
-It does not start it again after 0 (done), 2 (an error that you must put right), 126 or 127 (no such command)
-and 130 (Ctrl-C). It hands SIGTERM and SIGINT on to COMMAND as SIGTERM, and then starts nothing again.
+Runs COMMAND and restarts it after a failure, at most N times (20), SECONDS (10) later.
+It does not restart after 0 (done), 2 (an error that you must fix), 126 or 127 (no such command) and 130 (Ctrl-C).
+It forwards SIGTERM and SIGINT to COMMAND as SIGTERM, and then does not restart.
 
-Exits with the status of COMMAND's last run; with 2 if its own arguments are wrong.
+Exits with the status of COMMAND's last run, or with 2 if its own arguments are wrong.
 TEXT
 }
 
@@ -30,7 +30,7 @@ while (($#)); do
     --pause) [[ ${2-} =~ ^[0-9]+$ ]] || fail "--pause needs a whole number of seconds"; pause=$2; shift 2 ;;
     --help) usage; exit 0 ;;
     --) shift; break ;;
-    *) fail "there is no argument $1; the command stands after --" ;;
+    *) fail "there is no argument $1; the command follows --" ;;
   esac
 done
 (($#)) || fail "no command after --"
@@ -38,14 +38,14 @@ done
 child=""
 interrupted=false
 stopping=false
-hand_on() {
+forward() {
   interrupted=true
   stopping=true
   if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null || true; fi
 }
-trap hand_on TERM INT
+trap forward TERM INT
 
-# Runs its arguments as a process and sets `code`. A trapped signal ends `wait` while the process is still there.
+# Runs its arguments as a process and sets `code`. A trapped signal interrupts `wait` while the process still runs.
 run() {
   "$@" &
   child=$!
@@ -64,7 +64,7 @@ for ((restarts = 0; ; restarts++)); do
   case $code in 0 | 2 | 126 | 127 | 130) exit "$code" ;; esac
   if $stopping; then exit "$code"; fi
   if ((restarts >= max_restarts)); then
-    echo "supervise.sh: ended with $code; not started again after $restarts restarts" >&2
+    echo "supervise.sh: ended with $code; not restarted after $restarts restarts" >&2
     exit "$code"
   fi
   echo "supervise.sh: ended with $code; restart $((restarts + 1)) of $max_restarts in $pause s" >&2

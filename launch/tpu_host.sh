@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The part of tpu_pod.sh that runs on each host of a TPU VM pod, in the copy of the repository there.
+# The part of tpu_pod.sh that runs on each host of a TPU VM pod, in that host's copy of the repository.
 #
-# Nothing to edit: tpu_pod.sh calls it on all hosts. Not run on a TPU host; tpu_pod.sh says what was checked instead.
+# Nothing to edit: tpu_pod.sh calls it on all hosts. Not run on a TPU host; tpu_pod.sh lists what was checked instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,10 +9,10 @@ usage() {
   cat <<'TEXT'
 Usage, on every host of the pod:
   launch/tpu_host.sh setup [--bucket NAME]      Python and selfadapt; the bucket mounted at /mnt/NAME
-  launch/tpu_host.sh start ARGUMENT...          `selfadapt train ARGUMENT...` in the background, restarted when it ends
+  launch/tpu_host.sh start ARGUMENT...          `selfadapt train ARGUMENT...` in the background, restarted after a failure
   launch/tpu_host.sh status                     whether it runs, and the end of its log
-  launch/tpu_host.sh logs                       its log, as it grows
-  launch/tpu_host.sh stop                       SIGTERM, so that it saves; waits until it has ended
+  launch/tpu_host.sh logs                       follows its log
+  launch/tpu_host.sh stop                       sends SIGTERM, so that it saves; waits until it has ended
 TEXT
 }
 
@@ -35,7 +35,7 @@ setup() {
   elif (($#)); then
     fail "setup has no argument $1"
   fi
-  # The images of TPU VMs carry Python 3.10, which is too old; uv brings one along.
+  # TPU VM images have Python 3.10, which is too old; uv installs another.
   python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
   python3 -m uv pip install --quiet --python .venv/bin/python -c constraints.txt -e '.[tpu,gcs]'
@@ -55,13 +55,13 @@ mount_bucket() {
   fi
   sudo mkdir -p "/mnt/$1"
   sudo chown "$USER" "/mnt/$1"
-  # Checkpoints are directories that are renamed when they are complete; other hosts must see a file at once.
+  # Checkpoint directories are renamed when complete, and other hosts must see new files immediately.
   gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=0 "$1" "/mnt/$1"
 }
 
 start() {
   (($#)) || fail "start needs the arguments of selfadapt train"
-  if running; then fail "a run is going on already; stop it first"; fi
+  if running; then fail "a run is in progress; stop it first"; fi
   if [[ -f $secrets ]]; then
     set -a
     # shellcheck source=/dev/null

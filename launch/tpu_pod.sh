@@ -11,17 +11,17 @@ usage() {
   cat <<'TEXT'
 Usage: launch/tpu_pod.sh COMMAND --tpu NAME --zone ZONE [--project PROJECT] [--dry-run] ...
 
-Commands, in the order of their use (FILE is a path in the repository):
+Commands, in the order in which they are used (FILE is a path in the repository):
   create --type TYPE --version VERSION [--spot]
-                      makes the pod, such as --type v5litepod-16 --version v2-alpha-tpuv5-lite
+                      creates the pod, such as --type v5litepod-16 --version v2-alpha-tpuv5-lite
   setup [--bucket BUCKET]
                       copies the last commit to all hosts, installs it, and mounts BUCKET at /mnt/BUCKET
   train --config FILE --workdir DIR [--secrets NAME,...] [--config.FIELD=VALUE ...]
-                      starts the run on all hosts in the background; with the workdir of an earlier run, it goes on.
-                      --secrets: variables of this shell, such as HF_TOKEN, that go to the hosts in a file, mode 600
-  status, logs        whether it runs, on all hosts; the log of the first host as it grows
+                      starts the run on all hosts in the background; the workdir of an earlier run is resumed.
+                      --secrets: variables of this shell, such as HF_TOKEN, copied to the hosts in a file, mode 600
+  status, logs        whether it runs, on all hosts; follows the log of the first host
   stop                SIGTERM on all hosts: the run saves and ends
-  delete              deletes the pod; what is in the bucket stays
+  delete              deletes the pod; the bucket is kept
 
 --dry-run prints the commands instead of running them.
 TEXT
@@ -76,7 +76,7 @@ create() {
 setup() {
   local arguments=()
   [[ -z $bucket ]] || arguments=(--bucket "$bucket")
-  [[ -z $(git status --porcelain) ]] || echo "tpu_pod.sh: what is not committed stays here" >&2
+  [[ -z $(git status --porcelain) ]] || echo "tpu_pod.sh: uncommitted changes are not copied" >&2
   run git archive --format=tar.gz --output="$scratch/selfadapt.tar.gz" HEAD
   to_all "$scratch/selfadapt.tar.gz" selfadapt.tar.gz
   local install

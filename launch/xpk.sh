@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on a GKE cluster of TPUs that was made by xpk; the cluster queues it, starts it and restarts it.
+# A run on a GKE cluster of TPUs created by xpk; the cluster queues, starts and restarts it.
 #
 # Edit: nothing; everything is an argument. You need xpk, gcloud and kubectl, an image built from launch/Dockerfile
 # with PLATFORM=tpu in a registry that the cluster reads, and storage attached with `xpk storage attach`.
@@ -14,13 +14,13 @@ Usage: launch/xpk.sh --cluster NAME --workload NAME --tpu-type TYPE --image IMAG
                      --config FILE --workdir DIR [--cache DIR] [--num-slices N] [--max-restarts N]
                      [--project PROJECT] [--zone ZONE] [--secrets NAME,...] [--dry-run] [--config.FIELD=VALUE ...]
 
-Creates the workload. FILE is a path in the repository, which the image holds; DIR lies on the attached storage.
-The compiled programs and the hub's files are kept in --cache (by default `cache` beside the workdir).
-A workload that ends early is restarted with the same workdir, at most N times (20), and goes on; not after an error
-that you must put right (exit status 2). To go on after that, or after a deletion, create it again under a new name.
+Creates the workload. FILE is a path in the repository, which the image contains; DIR is on the attached storage.
+Compiled programs and files of the Hugging Face Hub are kept in --cache (default: `cache` beside the workdir).
+A workload that fails is restarted with the same workdir and resumes, at most N times (20); not after an error that
+you must fix (exit status 2). To resume after that, or after a deletion, create it again under a new name.
 
---secrets: variables of this shell, such as HF_TOKEN. xpk writes their values into the pod's specification, where
-           everyone sees them who may read pods.
+--secrets: variables of this shell, such as HF_TOKEN. xpk writes their values into the pod's specification,
+           which everyone can read who may read pods.
 --dry-run  prints the command, and the file with the variables, instead of running xpk.
 TEXT
 }
@@ -54,7 +54,7 @@ while (($#)); do
   esac
 done
 
-[[ -n $cluster ]] || fail "--cluster is missing: the cluster that xpk made"
+[[ -n $cluster ]] || fail "--cluster is missing: the cluster created by xpk"
 [[ -n $workload ]] || fail "--workload is missing: a name for this run on the cluster"
 [[ -n $tpu_type ]] || fail "--tpu-type is missing: the accelerator, such as v5litepod-16"
 [[ -n $image ]] || fail "--image is missing: an image built from launch/Dockerfile with PLATFORM=tpu"
@@ -73,7 +73,7 @@ else
   variables=$(mktemp)
   trap 'rm -f "$variables"' EXIT
 fi
-# A name alone: xpk reads the value from this shell, so that it stands on no command line.
+# A name without a value: xpk reads the value from this shell, so that it appears on no command line.
 lines=(SELFADAPT_DISTRIBUTED=1 SELFADAPT_COMPILATION_CACHE="$cache/compiled" HF_HOME="$cache/huggingface")
 for name in ${secrets//,/ }; do
   export "${name?}"
@@ -81,8 +81,8 @@ for name in ${secrets//,/ }; do
 done
 if $dry_run; then printf "# $variables: %s\n" "${lines[@]}"; else printf '%s\n' "${lines[@]}" >"$variables"; fi
 
-# exec: xpk hands SIGTERM to the shell that it starts, not to what runs in it.
+# exec: xpk sends SIGTERM to the shell that it starts, not to the command in it.
 run xpk workload create --cluster="$cluster" --workload="$workload" "${place[@]}" \
   --tpu-type="$tpu_type" --num-slices="$num_slices" --docker-image="$image" "${storage[@]}" --env-file="$variables" \
-  --max-restarts="$max_restarts" --restart-on-exit-codes=1,75,76 --termination-grace-period-seconds=300 \
+  --max-restarts="$max_restarts" --restart-on-exit-codes=1,75 --termination-grace-period-seconds=300 \
   --command="exec $(quoted selfadapt train --config="$config" --workdir="$workdir" "${overrides[@]}")"

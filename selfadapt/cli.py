@@ -1,7 +1,6 @@
 """The `selfadapt` command: train, plan, analyze, report, pretrain.
 
-Whatever needs JAX is imported inside the command that needs it, so that `selfadapt --help` and a mistyped
-argument answer at once.
+Each command imports what needs JAX when it runs, so that `selfadapt --help` and errors in arguments are immediate.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import argparse
 import difflib
 import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,41 +18,43 @@ from typing import NoReturn
 from selfadapt.errors import Preempted, UserError
 from selfadapt.parallel import distributed
 
-USER_ERROR, INTERRUPTED = 2, 130
-_REASONS = {  # what the other processes of a run say about this one
-    USER_ERROR: "has stopped at an error; what it printed says which",
-    INTERRUPTED: "was stopped by Ctrl-C",
-}
+FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     Args:
-      argv: the arguments after the program's name; those of this process by default.
+      argv: the arguments after the program's name; `sys.argv[1:]` by default.
 
     Returns:
-      0 on success, 2 after an error that the user can put right (one line on stderr), 75 after SIGTERM once
-      the work under way is saved, 130 after Ctrl-C.
-      Any other error is a fault of the program and leaves as an exception with its traceback. As one of several
-      processes this one then ends at once, and the others with it; 76 is the status after the death of another.
+      0 on success, 2 after an error that the user can fix (`UserError` or `OSError`; one line on stderr), 75 after
+      SIGTERM, when the work is saved, 130 after Ctrl-C. With several processes, failures do not return: the process
+      ends at once, and JAX ends the others.
+
+    Raises:
+      Exception: a fault of the program.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _run(argv)
-    except BaseException:
-        if distributed.process_count() > 1:
-            print(f"{distributed.label()}: error: a fault of the program", file=sys.stderr)
-            traceback.print_exc()
-        distributed.close(1, "has stopped at a fault of the program; what it printed says more")
-        raise
-    distributed.close(status, _REASONS.get(status, ""))
+    except Exception:
+        if distributed.process_count() == 1:
+            raise
+        traceback.print_exc()
+        print(
+            f"{distributed.label()}: error: this process failed (above), and JAX will end the others. If another "
+            "process failed first, its output has the cause",
+            file=sys.stderr,
+        )
+        status = FAULT
+    distributed.finish(status)
     return status
 
 
 def _run(argv: list[str]) -> int:
-    """Runs one command; returns the status, or raises what is a fault of the program."""
-    # Only its tokenizers are used, so its advice to install a framework for models would mislead.
+    """Runs one command; returns its exit status, and raises faults of the program."""
+    # Only tokenizers are used, so the advice to install a framework for models would mislead.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     workdir = None
     try:
@@ -69,11 +71,10 @@ def _run(argv: list[str]) -> int:
         if distributed.is_main():
             print(f"selfadapt: stopped by SIGTERM, all work saved. {_kept(workdir)}", file=sys.stderr)
         return distributed.PREEMPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        distributed.end_if_lost(error)
         if not isinstance(error, UserError | OSError):
             raise
         if "--traceback" in argv:
@@ -147,11 +148,12 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See `{self.prog} --help`")
 
 
-def _parser() -> _Parser:
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """Returns the parser of the command line, and its commands' parsers by name."""
     parser = _Parser(
         prog="selfadapt",
-        description="Meta-learning for language models that adapt themselves: a policy writes its own training data,\n"
-        "each piece is applied to a copy of the model and scored, and the policy learns to write better ones.",
+        description="Meta-learning for language models that adapt themselves: a policy writes training data (edits),\n"
+        "each edit is applied to a copy of the model, the copy is scored, and the policy learns to write better edits.",
         epilog="Start with:\n  selfadapt train --config=configs/quickstart.py --workdir=runs/quickstart",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -168,20 +170,20 @@ def _parser() -> _Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made.set_defaults(run=run)
-        made.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+        made.add_argument("--traceback", action="store_true", help="print the traceback of every error")
         return made
 
     fields = (
         "Any field of the config can be set on the command line:\n"
         "  --config.NAME=VALUE        for example --config.rounds=3 or --config.data.path=squad_val.json\n"
-        "A value has the type that the field has in the file; lists are written a,b,c."
+        "A value is parsed as the type of the field in the file; lists are written a,b,c."
     )
     train = command(
         "train",
         _train,
         "run an experiment: rounds of sample, apply, score, improve",
         "Runs the experiment of a config file and writes summary.json, metrics.jsonl, edits.jsonl, the trained\n"
-        "policy and report.html into the workdir.",
+        "policy and report.html into the workdir. The same command resumes a run that was stopped.",
         fields,
     )
     pretrain = command(
@@ -194,59 +196,59 @@ def _parser() -> _Parser:
     plan = command(
         "plan",
         _plan,
-        "say what a run takes on a TPU slice or here, before it is paid for",
-        "Compiles the programs of a config for a topology, without its devices and without weights, and prints\n"
-        "what each takes on a device: memory by kind and whether it fits, work, communication, and the time at\n"
-        "the chip's published rates. docs/scaling.md explains the tables.",
+        "estimate memory, time and communication of a run on a TPU slice or here",
+        "Compiles the programs of a config for a topology, without its devices or the weights, and prints for each\n"
+        "program the memory per device by kind and whether it fits, FLOPs, communication, and the time at the\n"
+        "chip's published rates. docs/scaling.md explains the tables.",
         fields,
     )
     for made in (train, pretrain, plan):
         made.add_argument(
-            "--config", required=True, metavar="FILE[:ARG]", help="config file; ARG is handed to its get_config(ARG)"
+            "--config", required=True, metavar="FILE[:ARG]", help="config file; ARG is passed to its get_config(ARG)"
         )
     for made in (train, pretrain):
         made.add_argument("--workdir", required=True, metavar="DIR", help="directory for everything the run writes")
     train.add_argument(
         "--distributed",
         action="store_true",
-        help="be one of several processes that JAX finds by itself (TPU pods, GKE, SLURM); see docs/launch.md",
+        help="run as one of several processes that JAX detects (TPU pods, GKE, SLURM); see docs/launch.md",
     )
     plan.add_argument(
-        "--topology", required=True, metavar="NAME", help="v5e:4x4, v5p:4x4x4, v6e:8x8, ...; local is this machine"
+        "--topology", required=True, metavar="NAME", help="v5e:4x4, v5p:4x4x4, v6e:8x8, ..., or local for this machine"
     )
     plan.add_argument(
         "--model", metavar="PATH", help="a model's directory or config.json; needs no weights (default: config.model)"
     )
     plan.add_argument(
-        "--tokens", metavar="A=N,...", help="sizes of texts where no data can be read, such as passage=200,edit=240"
+        "--tokens", metavar="A=N,...", help="tokens per text, if no data can be read, such as passage=200,edit=240"
     )
     plan.add_argument(
         "--only", metavar="PART,...", help="compile only these: sample, adapt, answer, improve, log_likelihood"
     )
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     train.add_argument(
-        "--profile", metavar="START:STOP", help="trace these seconds of the run into WORKDIR/profile (slows them down)"
+        "--profile", metavar="START:STOP", help="trace these seconds of the run into WORKDIR/profile (which slows them)"
     )
     analyze = command(
         "analyze",
         _analyze,
         "recompute the tables of SEAL's published result files",
-        "Reads SEAL's result files (JSON) and prints their statistics, recomputed from the single verdicts, with\n"
-        "intervals and paired tests.",
+        "Reads SEAL's result files (JSON) and prints their statistics, recomputed from the individual verdicts,\n"
+        "with confidence intervals and paired tests.",
     )
     analyze.add_argument("files", nargs="+", metavar="FILE", help="a result file of SEAL's knowledge incorporation")
     report = command(
         "report",
         _report,
         "write report.html of a finished run again",
-        "Reads a workdir and writes report.html into it: one file that needs nothing else.",
+        "Reads a workdir and writes report.html, a self-contained page, into it.",
     )
-    report.add_argument("--workdir", required=True, metavar="DIR", help="the workdir of a run of `selfadapt train`")
-    return parser
+    report.add_argument("--workdir", required=True, metavar="DIR", help="the workdir of a run")
+    return parser, commands.choices
 
 
 def _split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes `--config.a.b=value` and `--config.a.b value` out of the arguments."""
+    """Separates `--config.a.b=value` and `--config.a.b value` from the other arguments."""
     rest, overrides = [], {}
     left = iter(argv)
     for argument in left:
@@ -263,10 +265,8 @@ def _split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _parse(argv: list[str], overrides: dict[str, str]) -> argparse.Namespace:
-    parser = _parser()
-    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    commands = subparsers.choices
-    known = [option for name in argv[:1] if name in commands for option in commands[name]._option_string_actions]
+    parser, commands = _parser()
+    known = _options(commands[argv[0]]) if argv and argv[0] in commands else []
     for argument in argv:
         option = argument.partition("=")[0]
         if known and option.startswith("-") and option not in known:
@@ -279,15 +279,20 @@ def _parse(argv: list[str], overrides: dict[str, str]) -> argparse.Namespace:
         raise UserError(f"there is no command {argv[0]}.{hint} There are: {', '.join(commands)}")
     arguments = parser.parse_args(argv)
     if overrides and not hasattr(arguments, "config"):
-        raise UserError(f"{argv[0]} takes no config, so --config.{next(iter(overrides))} means nothing to it")
+        raise UserError(f"{argv[0]} takes no config, so --config.{next(iter(overrides))} cannot be set")
     return arguments
 
 
+def _options(parser: _Parser) -> list[str]:
+    """Returns the options that a command's help lists."""
+    return list(dict.fromkeys(re.findall(r"(?<=[ ]{2}|, )--?\w[\w-]*", parser.format_help())))
+
+
 def _kept(workdir: str | None) -> str:
-    """Says what a workdir holds."""
+    """Describes what a workdir holds after a run was stopped."""
     files = sorted(pathlib.Path(workdir).iterdir()) if workdir and os.path.isdir(workdir) else []
     names = [f"{file.name}/" if file.is_dir() else file.name for file in files if not file.name.startswith(".")]
     if not names:
         return "Nothing was written."
-    goes_on = ". The same command goes on from there" if "checkpoints/" in names else ""
-    return f"What was finished is kept in {workdir}: {', '.join(names)}{goes_on}"
+    resume = ". The same command resumes the run" if "checkpoints/" in names else ""
+    return f"Finished work is kept in {workdir}: {', '.join(names)}{resume}"

@@ -66,8 +66,7 @@ def train(
     from selfadapt import report
 
     config = resolve(config)
-    if distributed.is_main():
-        check_workdir(workdir, config)
+    distributed.on_main(lambda: check_workdir(workdir, config))
     workdir = pathlib.Path(workdir)
     settings = make_settings(config)
     outer = make_outer(config) if outer is None else outer
@@ -82,9 +81,7 @@ def train(
     heldout = domain.tasks("heldout", config.evaluation.contexts)
     for number in range(config.rounds):
         domain.tasks("train", config.contexts, number)  # raises now if there is too little data
-    if distributed.is_main():
-        save_config(workdir, config)
-        rounds.claim(directory, config)
+    distributed.on_main(lambda: _claim(workdir, directory, config))
     progress = Progress()
     lines = [workdir / name for name in LINES if config.checkpoint.directory]
     with Checkpoints(directory, config.checkpoint.keep, start, lines) as checkpoints:
@@ -245,6 +242,12 @@ def _summary(config: Any, record: Record, seconds: dict[str, float]) -> dict[str
 def _seconds(record: Record, progress: Progress) -> dict[str, float]:
     """Returns seconds by phase, those of earlier processes of the run included."""
     return dict(collections.Counter(record.seconds) + collections.Counter(progress.seconds))
+
+
+def _claim(workdir: pathlib.Path, directory: os.PathLike, config: Any) -> None:
+    """Marks a workdir and its directory of checkpoints as those of an experiment."""
+    save_config(workdir, config)
+    rounds.claim(directory, config)
 
 
 def _damaged(writer: MetricsWriter, progress: Progress, path: os.PathLike | str, reason: str) -> None:

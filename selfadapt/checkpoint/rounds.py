@@ -38,7 +38,8 @@ def place(config: Any, workdir: pathlib.Path) -> epath.Path:
         raise UserError(f"config.checkpoint.every_seconds is {chosen.every_seconds}; it must be at least 0")
     directory = chosen.directory or os.fspath(workdir / "checkpoints")
     directory = epath.Path(directory if "://" in directory else os.path.abspath(directory))
-    if distributed.is_main():
+
+    def check() -> None:
         try:
             check_same(directory / "config.json", config, f"directory {directory} of config.checkpoint.directory")
         except ImportError as error:
@@ -46,6 +47,8 @@ def place(config: Any, workdir: pathlib.Path) -> epath.Path:
                 f"config.checkpoint.directory is {directory}, and the package that reads it is missing ({error}); "
                 "for gs:// install the extra gcs: pip install 'selfadapt[gcs]'"
             ) from error
+
+    distributed.on_main(check)
     return directory
 
 

@@ -285,17 +285,16 @@ class _Shared:
         now = time.monotonic()
         due = self._due.setdefault(stream, now + self._every)
         self._calls += 1
-        if distributed.process_count() == 1:
-            stop = self.preempted()
+        stop = self.preempted()
+        if stop or distributed.process_count() == 1:
             return stop or now >= due, stop
         # Agreement costs time: several processes agree about once a second, after as many steps as process 0 sets.
         if self._calls < self._next:
             return False, False
-        stop = self.preempted()
         steps = max(1, round((self._calls - (self._next or 1) + 1) / max(1e-3, now - self._since)))
         save, steps = distributed.broadcast([now >= due, min(steps, _STEPS)])
         self._next, self._since = self._calls + steps, now
-        return stop or save, stop
+        return save, False
 
     def saved(self, stream: str, seconds: float) -> None:
         """Postpones the next save of a stream; `seconds` is the cost of this one."""

@@ -1,243 +1,225 @@
-"""Several processes as one run: how they find each other, agree, and end together.
+"""Several processes as one run: starting them, sharing values between them, and ending them together.
 
-Every process runs the same Python on the same values; JAX's arrays lie across all of them. What this module adds
-is for the host: who writes files, what process 0 knows and the others have to be told, and the end of all when one
-ends. A process that is alone needs none of it: it is the main one, and nothing waits.
+Every process runs the same Python code on the same values; JAX arrays are sharded over the devices of all of them.
+This module covers what the hosts do: which process writes files, how the others get what only process 0 knows, and
+how all stop at the same step after SIGTERM. A dead or hung process is detected by JAX's runtime, which then aborts the
+others (docs/launch.md). With a single process every function returns at once.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import functools
-import itertools
 import json
 import os
-import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from selfadapt.errors import UserError
-from selfadapt.parallel.watchdog import Relay, Watchdog, at_most
 
 COORDINATOR, COUNT, INDEX = "SELFADAPT_COORDINATOR", "SELFADAPT_NUM_PROCESSES", "SELFADAPT_PROCESS_ID"
-ASKED, HEARTBEAT = "SELFADAPT_DISTRIBUTED", "SELFADAPT_HEARTBEAT_SECONDS"
-HEARTBEAT_SECONDS = 30.0
-START_SECONDS = 300.0  # how long processes wait for each other at the start
-PREEMPTED = 75
+DISTRIBUTED, HEARTBEAT = "SELFADAPT_DISTRIBUTED", "SELFADAPT_HEARTBEAT_SECONDS"
+HEARTBEAT_SECONDS = 30
+START_SECONDS = 300  # how long processes wait for each other at the start
+PREEMPTED = 75  # exit status: SIGTERM came and the run is saved (EX_TEMPFAIL of sysexits.h)
 
-_LOST = re.compile(r"gloo|nccl|connection|socket|peer|unavailable|coordination|heartbeat", re.IGNORECASE)
-_ABSENT = "not all processes of this run have come within {:.0f} s; start all of them, with the same coordinator"
-_PIECE = 2**20  # characters of one entry in the key-value store, whose messages must not exceed 4 MiB
-
-_numbers = itertools.count(1)
-_sigterm = False
-_watchdog: Watchdog | None = None
+_sigterm = False  # of a single process; several use JAX's preemption service
 
 
-def initialize(asked: bool = False, environment: Mapping[str, str] | None = None) -> None:
-    """Makes this process one of several, if that was asked for; must come before anything else uses JAX.
+def initialize(requested: bool = False, environment: Mapping[str, str] | None = None) -> None:
+    """Makes this process one of several, if that is requested. Call it before anything else uses JAX.
 
-    There are two ways to ask: `SELFADAPT_COORDINATOR=host:port` (process 0's host, and any free port there) with
-    `SELFADAPT_NUM_PROCESSES` and `SELFADAPT_PROCESS_ID`; or `SELFADAPT_DISTRIBUTED=1`, where JAX finds all this by
-    itself (TPU pods, GKE, SLURM). Otherwise nothing happens. A second call does nothing.
+    There are two ways to request it: `SELFADAPT_COORDINATOR=host:port` (the host of process 0 and any free port there)
+    with `SELFADAPT_NUM_PROCESSES` and `SELFADAPT_PROCESS_ID`; or `SELFADAPT_DISTRIBUTED=1`, where JAX detects the
+    cluster (TPU pods, GKE, SLURM). Otherwise this does nothing. Neither does a second call.
 
-    Processes that wait for others in vain end with status 76 after five minutes. Later the death of one process ends
-    the others with 76 within `SELFADAPT_HEARTBEAT_SECONDS` (30).
+    JAX aborts processes that wait in vain for the others for five minutes. Later it aborts all processes when one
+    has sent no heartbeat for `SELFADAPT_HEARTBEAT_SECONDS` (30).
 
     Args:
-      asked: the same as `SELFADAPT_DISTRIBUTED=1`.
-      environment: where the variables are; `os.environ` by default.
+      requested: the same as `SELFADAPT_DISTRIBUTED=1`.
+      environment: where to read the variables; `os.environ` by default.
 
     Raises:
-      UserError: a variable is missing or malformed, or the processes did not find each other.
+      UserError: a variable is missing or malformed, JAX detects no cluster, or the coordinator cannot start.
     """
     environment = os.environ if environment is None else environment
-    where = _explicit(environment)
-    if not where and not asked and environment.get(ASKED, "") in ("", "0"):
+    cluster = _explicit_cluster(environment)
+    if not cluster and not requested and environment.get(DISTRIBUTED, "") in ("", "0"):
         return
-    seconds = _heartbeat(environment)
+    heartbeat = _heartbeat_seconds(environment)
     import jax
 
     if jax.distributed.is_initialized():
         return
-    with _relayed() as relays, at_most(START_SECONDS, _ABSENT.format(START_SECONDS)):
-        try:
-            jax.distributed.initialize(
-                **where,
-                initialization_timeout=round(START_SECONDS) + 60,  # after which it aborts
-                heartbeat_timeout_seconds=round(10 * seconds) + 60,  # ours comes first
-                shutdown_timeout_seconds=round(seconds) + 1,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise UserError(_not_found(error, where)) from error
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX has taken it; see `catch_sigterm`
-    if process_count() > 1:
-        global _watchdog
-        _watchdog = Watchdog(_client(), process_index(), process_count(), seconds)
-        atexit.register(lambda: close(1 if hasattr(sys, "last_value") else 0))  # a script has not called `close`
-        for relay in relays:
-            relay.lost = _watchdog.lost
+    where = f"at {cluster['coordinator_address']}" if cluster else "in the cluster that JAX detects"
+    print(f"selfadapt: waiting up to {START_SECONDS} s for all processes of this run {where}", file=sys.stderr)
+    try:
+        jax.distributed.initialize(
+            **cluster,
+            initialization_timeout=START_SECONDS,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=heartbeat,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(_initialization_error(error, cluster)) from error
+    jax.process_index()  # all processes exchange their devices here, where the message above still applies
 
 
 def process_index() -> int:
-    """Returns which process this is; 0 when alone."""
-    return _state().process_id if "jax" in sys.modules else 0
+    """Returns the index of this process; 0 for a single process."""
+    return sys.modules["jax"].process_index() if _initialized() else 0
 
 
 def process_count() -> int:
-    """Returns how many processes the run has; 1 when alone."""
-    return _state().num_processes if "jax" in sys.modules else 1
+    """Returns the number of processes in the run."""
+    return sys.modules["jax"].process_count() if _initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and speaks to the user: process 0, or the only one."""
+    """Whether this is process 0, which writes the files and reports to the user."""
     return process_index() == 0
 
 
 def label() -> str:
-    """Returns what this process calls itself in messages: `selfadapt`, or `selfadapt[1]` as one of several."""
+    """Returns the prefix of this process's messages: `selfadapt`, or `selfadapt[1]` with several processes."""
     return "selfadapt" if process_count() == 1 else f"selfadapt[{process_index()}]"
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes have come here.
+    """Waits until all processes have called this.
 
-    All processes must come to the same meetings (`barrier`, `broadcast`, `preempted`) in the same order.
+    All processes must call `barrier`, `broadcast`, `on_main` and `preempted` in the same order.
 
     Args:
-      name: the meeting's name, for the error of a process that is somewhere else.
+      name: identifies the barrier; the same on all processes.
+
+    Raises:
+      AssertionError: the processes are at barriers with different names.
     """
-    _meet(f"barrier {name}")
+    if process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
 
 
 def broadcast(value: Any) -> Any:
-    """Returns process 0's value on every process; a meeting, see `barrier`.
+    """Returns process 0's value on every process; waits for all of them like `barrier`.
 
     Args:
-      value: a JSON value; what processes other than 0 hand in is ignored.
+      value: a JSON value; only process 0's is used.
     """
     if process_count() == 1:
         return value
-    return json.loads(_meet("broadcast", json.dumps(value) if is_main() else "").value)
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    text = np.frombuffer(json.dumps(value).encode() if is_main() else b"", np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
+    # Rounded up to a power of two, so that texts of all lengths share a few compiled programs.
+    padded = np.zeros(1 << max(10, (length - 1).bit_length()), np.uint8)
+    padded[: text.size] = text
+    return json.loads(multihost_utils.broadcast_one_to_all(padded)[:length].tobytes())
+
+
+def on_main(function: Callable[[], Any]) -> Any:
+    """Calls a function on process 0 and returns its result on every process; waits for all of them like `barrier`.
+
+    Args:
+      function: returns a JSON value.
+
+    Raises:
+      UserError: the function raised one, or an `OSError`, on process 0. All processes raise it, so that all end with
+        the status that launchers do not restart.
+    """
+    if process_count() == 1:
+        return function()
+    result = failure = None
+    if is_main():
+        try:
+            result = function()
+        except (UserError, OSError) as error:
+            failure = error
+    result, message = broadcast([result, failure and str(failure)])
+    if failure:
+        raise failure
+    if message is not None:
+        raise UserError(f"process 0: {message}")
+    return result
 
 
 def catch_sigterm() -> None:
-    """From now on SIGTERM does not end this process, but makes `preempted` true; for the main thread."""
+    """Makes a SIGTERM from now on set `preempted` instead of ending this process; call it on the main thread.
+
+    With several processes nothing needs to be done: JAX's preemption service catches SIGTERM from `initialize` on.
+    """
+    global _sigterm
+    _sigterm = False
 
     def note(*_):
         global _sigterm
         _sigterm = True
 
-    signal.signal(signal.SIGTERM, note)
+    if process_count() == 1:
+        signal.signal(signal.SIGTERM, note)
 
 
 def preempted(step: int) -> bool:
-    """Whether SIGTERM has come to any process by now; a meeting, see `barrier`.
+    """Whether SIGTERM has come to any process and all have reached the step at which they stop together.
 
-    Clusters send SIGTERM to some processes earlier than to others. All processes get the same answer at the same
-    step, so all of them save the same step and leave together, with status 75. A meeting costs about as much as a
-    message to process 0 and back: once in a phase, or every few seconds, not once a token.
+    Clusters send SIGTERM to some processes earlier than to others. JAX's preemption service chooses a step that no
+    process has reached yet, so all save the same state. A call takes microseconds and waits for nobody.
 
     Args:
-      step: any number that is the same on all processes; it makes errors clearer.
+      step: counts the calls; all processes must pass the same numbers, each one more than the last.
     """
     if process_count() == 1:
         return _sigterm
-    return _meet(f"preempted {step}", flag=_sigterm).flagged
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
-def end_if_lost(error: BaseException) -> None:
-    """Ends the process if an error comes from the loss of another process; else it returns."""
-    if _watchdog is None:
-        return
-    import jax
-
-    while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
-            _watchdog.lost_some(" ".join(str(error).split())[:200])
-        error = error.__cause__ or error.__context__
-
-
-def close(status: int, reason: str = "") -> None:
-    """Ends this process's part in the run; does nothing when alone.
+def finish(status: int) -> None:
+    """Ends this process's part in the run; does nothing with a single process.
 
     Args:
-      status: what the process is about to exit with. After 0 and 75, to which all processes come, it waits for the
-        others and returns. After anything else it does not return: the process exits, and the others end too.
-      reason: what the others say of this process then, a clause such as "was stopped by Ctrl-C".
+      status: the exit status of this process. After 0 and 75, which all processes reach, it waits for the others and
+        returns. Any other status ends the process at once, and JAX aborts the others when they miss its heartbeats:
+        an ordinary exit would wait for them at JAX's shutdown barrier, be aborted too and lose its status.
     """
-    global _watchdog
-    if _watchdog is None:
+    if process_count() == 1:
         return
     if status not in (0, PREEMPTED):
-        _watchdog.leave(status, reason or f"has ended with status {status}; its output says why")
-    barrier("end")
-    _watchdog.end()
-    _watchdog = None
-
-
-class _Meeting:
-    """What a process takes home from a meeting: process 0's text, and whether anyone had raised a flag."""
-
-    def __init__(self, value: str, flagged: bool):
-        self.value, self.flagged = value, flagged
-
-
-def _meet(name: str, value: str = "", flag: bool = False) -> _Meeting:
-    """Waits for all processes; whoever comes last opens the door, and sweeps up after the meeting before."""
-    client = _client()
-    if client is None:
-        return _Meeting(value, flag)
-    number = next(_numbers)
-    here = f"selfadapt/meeting/{number}"
-    if is_main():
-        pieces = [value[start : start + _PIECE] for start in range(0, len(value), _PIECE)]
-        for index, piece in enumerate(pieces):
-            client.key_value_set(f"{here}/piece/{index}", piece)
-        client.key_value_set(f"{here}/about", json.dumps({"name": name, "pieces": len(pieces)}))
-    if flag:
-        client.key_value_set(f"{here}/flag", "raised", allow_overwrite=True)
-    if client.key_value_increment(f"{here}/came", 1) == process_count():
-        client.key_value_delete(f"selfadapt/meeting/{number - 1}")
-        flagged = any(key.endswith("/flag") for key, _ in client.key_value_dir_get(here))
-        client.key_value_set(f"{here}/door", "flagged" if flagged else "open")
-    flagged = _wait(f"{here}/door") == "flagged"
-    about = json.loads(_wait(f"{here}/about"))
-    if about["name"] != name:
-        raise RuntimeError(f"process 0 is at {about['name']!r} and this process at {name!r}: they have diverged")
-    return _Meeting("".join(_wait(f"{here}/piece/{index}") for index in range(about["pieces"])), flagged)
-
-
-def _wait(key: str) -> str:
-    """Waits for a key, however long that takes: the watchdog knows when it is in vain."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     import jax
 
-    while True:
-        try:
-            return _client().blocking_key_value_get(key, 1_000)  # Ctrl-C is heard between two calls
-        except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
-                raise
+    barrier("finish")  # without a time limit: process 0 may still be writing
+    jax.distributed.shutdown()
 
 
-def _explicit(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the arguments that the environment spells out, if it does."""
+def _initialized() -> bool:
+    # Asked of modules that are loaded: `selfadapt --help` must not import JAX.
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _explicit_cluster(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the arguments of `jax.distributed.initialize` that the environment spells out, if it does."""
     names = (COORDINATOR, COUNT, INDEX)
-    given = [each for each in names if environment.get(each)]
+    given = [name for name in names if environment.get(name)]
     if not given:
         return {}
-    for each in names:
-        if each not in given:
-            raise UserError(f"{' and '.join(given)} set, but not {each}; a run of several processes needs all three")
+    for name in names:
+        if name not in given:
+            raise UserError(f"{' and '.join(given)} set, but not {name}; a run of several processes needs all three")
     host, _, port = environment[COORDINATOR].rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"{COORDINATOR} is {environment[COORDINATOR]!r}; it must be HOST:PORT, as in 10.0.0.1:8476")
-    for each in (COUNT, INDEX):
-        if not environment[each].isdigit():
-            raise UserError(f"{each} is {environment[each]!r}; it must be a whole number")
+    for name in (COUNT, INDEX):
+        if not environment[name].isdigit():
+            raise UserError(f"{name} is {environment[name]!r}; it must be a whole number")
     count, index = int(environment[COUNT]), int(environment[INDEX])
     if index >= count:
         raise UserError(f"{INDEX} is {index}, but the processes of {COUNT}={count} are numbered from 0 to {count - 1}")
@@ -249,55 +231,20 @@ def _explicit(environment: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def _heartbeat(environment: Mapping[str, str]) -> float:
+def _heartbeat_seconds(environment: Mapping[str, str]) -> int:
     text = environment.get(HEARTBEAT) or str(HEARTBEAT_SECONDS)
-    with contextlib.suppress(ValueError):
-        if 1 <= (seconds := float(text)) < float("inf"):
-            return seconds
-    raise UserError(f"{HEARTBEAT} is {text!r}; it must be a number of seconds, at least 1")
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"{HEARTBEAT} is {text!r}; it must be a whole number of seconds, at least 1")
+    return int(text)
 
 
-def _not_found(error: Exception, where: Mapping[str, Any]) -> str:
+def _initialization_error(error: Exception, cluster: Mapping[str, Any]) -> str:
     if "must be called before" in str(error):
+        return "selfadapt.parallel.distributed.initialize must be called before JAX is used in this process"
+    if isinstance(error, ValueError) and not cluster:
         return (
-            "selfadapt.parallel.distributed.initialize comes too late: JAX has been used in this process; call it first"
+            f"JAX detects no cluster here ({error}); set {COORDINATOR}, {COUNT} and {INDEX}, "
+            f"or leave out --distributed and {DISTRIBUTED} for a run of one process"
         )
-    if isinstance(error, ValueError) and not where:
-        return (
-            f"JAX knows no cluster here ({error}); set {COORDINATOR}, {COUNT} and {INDEX}, "
-            f"or leave out --distributed and {ASKED} for a run of one process"
-        )
-    place = f" at {where['coordinator_address']}" if where else ""
-    return f"the processes of this run did not find each other{place}: {error}"
-
-
-@contextlib.contextmanager
-def _relayed() -> Iterator[list[Relay]]:
-    """Lets the connection to the coordinator that JAX makes inside go through a relay (see `watchdog`)."""
-    from jax._src.lib import _jax  # there is no public way
-
-    relays: list[Relay] = []
-    real = _jax.get_distributed_runtime_client
-
-    @functools.wraps(real)
-    def connect(address, index, *args, **kwargs):
-        if index:  # process 0 is the coordinator
-            relays.append(Relay(address))
-            address = relays[-1].address
-        return real(address, index, *args, **kwargs)
-
-    _jax.get_distributed_runtime_client = connect
-    try:
-        yield relays
-    finally:
-        _jax.get_distributed_runtime_client = real
-
-
-def _state() -> Any:
-    from jax._src import distributed  # the only way to the key-value store
-
-    return distributed.global_state
-
-
-def _client() -> Any:
-    return _state().client if "jax" in sys.modules else None
+    place = f" at {cluster['coordinator_address']}" if cluster else ""
+    return f"this process cannot join the run{place}: {error}"

@@ -51,9 +51,9 @@ def test_each_task_reaches_jax_with_its_number_and_its_gpu(cluster, tmp_path):
         (130, 0, False),
         (75, 0, True),
         (75, 500, True),  # a time limit is no failure
-        (76, 0, True),
+        (134, 0, True),
         (137, 19, True),
-        (76, 20, False),
+        (134, 20, False),
     ],
 )
 def test_the_job_is_requeued_where_a_restart_helps(cluster, tmp_path, status, restarts, requeued):

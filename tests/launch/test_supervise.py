@@ -21,10 +21,10 @@ def ends(tmp_path, *statuses):
 
 
 def test_an_interrupted_command_is_started_again_until_it_is_done(tmp_path):
-    command, starts = ends(tmp_path, 75, 76, 137, 1, 0)
+    command, starts = ends(tmp_path, 75, 134, 137, 1, 0)
     done = run(SUPERVISE, "--pause", 0, "--", command)
     assert (done.returncode, starts()) == (0, 5)
-    assert "ended with 76; restart 2 of 20 in 0 s" in done.stderr
+    assert "ended with 134; restart 2 of 20 in 0 s" in done.stderr
 
 
 @pytest.mark.parametrize("status", [0, 2, 126, 127, 130])
@@ -34,10 +34,10 @@ def test_what_would_only_happen_again_is_not_started_again(tmp_path, status):
 
 
 def test_the_number_of_restarts_is_bounded(tmp_path):
-    command, starts = ends(tmp_path, 76)
+    command, starts = ends(tmp_path, 134)
     done = run(SUPERVISE, "--pause", 0, "--max-restarts", 2, "--", command)
-    assert (done.returncode, starts()) == (76, 3)
-    assert "not started again after 2 restarts" in done.stderr
+    assert (done.returncode, starts()) == (134, 3)
+    assert "not restarted after 2 restarts" in done.stderr
 
 
 def test_arguments_reach_the_command_as_they_are(tmp_path):
@@ -68,8 +68,8 @@ def test_sigterm_lets_the_command_save_and_ends_the_supervision(tmp_path):
 
 def test_sigterm_between_two_starts_ends_the_supervision_at_once(tmp_path):
     began = time.monotonic()
-    status, _ = terminated(tmp_path, f"#!/bin/sh\ntouch {tmp_path}/up\nexit 76\n", tmp_path / "up", "--pause", "60")
-    assert status == 76
+    status, _ = terminated(tmp_path, f"#!/bin/sh\ntouch {tmp_path}/up\nexit 134\n", tmp_path / "up", "--pause", "60")
+    assert status == 134
     assert time.monotonic() - began < 30
 
 

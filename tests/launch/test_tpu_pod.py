@@ -141,7 +141,7 @@ def test_a_host_runs_what_was_asked_until_it_is_stopped(host):
     assert (host / ".selfadapt-secrets").stat().st_mode & 0o777 == 0o600
     assert ": running" in on(host, "status")
     refused = run(host / "selfadapt" / "launch" / "tpu_host.sh", "start", *RUN, HOME=host)
-    assert "a run is going on already" in refused.stderr
+    assert "a run is in progress" in refused.stderr
     assert "stopped" in on(host, "stop")
     assert log.read_text().splitlines()[-1] == "saved"
     assert ": not running" in on(host, "status")

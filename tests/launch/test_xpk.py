@@ -18,7 +18,7 @@ def test_a_dry_run_prints_the_variables_and_the_command():
         "# /tmp/variables: HF_TOKEN",
         "xpk workload create --cluster=c --workload=w --tpu-type=v5litepod-16 --num-slices=1 "
         "--docker-image=registry/selfadapt:tpu --storage=files --env-file=/tmp/variables --max-restarts=20 "
-        "--restart-on-exit-codes=1,75,76 --termination-grace-period-seconds=300 '--command=exec selfadapt train "
+        "--restart-on-exit-codes=1,75 --termination-grace-period-seconds=300 '--command=exec selfadapt train "
         "--config=configs/quickstart.py --workdir=/shared/runs/a --config.rounds=3'",
     ]
 

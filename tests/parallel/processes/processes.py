@@ -10,27 +10,33 @@ import time
 from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parents[3]
-HEARTBEAT = 10.0  # for tests in which a process dies; seconds in which all others must have ended
 
 
 class Processes:
-    """Processes 0 to n-1 of one run, each with some CPU devices; ended at the latest when the context ends."""
+    """The processes of one run, each with some CPU devices; the end of the context kills them."""
 
     def __init__(
-        self, count: int, command: Sequence[str], directory: pathlib.Path, devices: int = 2, heartbeat: float = 60.0
+        self,
+        count: int,
+        command: Sequence[str],
+        directory: pathlib.Path,
+        devices: int = 2,
+        heartbeat: int = 60,
+        started: int | None = None,
     ):
         """Starts them.
 
         Args:
-          count: how many; one is started as if there were no others to think of.
+          count: number of processes in the run; a single one gets no variables of a distributed run.
           command: the arguments after `python`.
-          directory: where what they print goes.
+          directory: where their output is written.
           devices: CPU devices of each.
-          heartbeat: seconds within which the death of one must end the others.
+          heartbeat: JAX's heartbeat timeout, seconds.
+          started: how many to start, if not all.
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self._files = [directory / f"output-{index}.txt" for index in range(count)]
+        self._files = [directory / f"output-{index}.txt" for index in range(count if started is None else started)]
         self._running = []
         for index, file in enumerate(self._files):
             together = {
@@ -66,15 +72,16 @@ class Processes:
                 process.kill()
             process.wait()
 
-    def wait(self, seconds: float) -> list[int]:
-        """Returns the exit statuses; fails if one is still running after so many seconds."""
+    def wait(self, seconds: float, of: Sequence[int] | None = None) -> list[int]:
+        """Returns the exit statuses of all or some; fails if one is still running after `seconds`."""
         end = time.monotonic() + seconds
-        for index, process in enumerate(self._running):
+        indices = range(len(self._running)) if of is None else of
+        for index in indices:
             try:
-                process.wait(max(0.01, end - time.monotonic()))
+                self._running[index].wait(max(0.01, end - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise AssertionError(f"process {index} hangs; it said:\n{self.output(index)}") from None
-        return [process.returncode for process in self._running]
+                raise AssertionError(f"process {index} hangs; its output:\n{self.output(index)}") from None
+        return [self._running[index].returncode for index in indices]
 
     def send(self, index: int, what: signal.Signals) -> None:
         """Sends a signal to one process."""
@@ -85,7 +92,7 @@ class Processes:
         end = time.monotonic() + seconds
         while not all(text in self.output(index) for index in of or range(len(self._running))):
             for index, process in enumerate(self._running):
-                assert process.poll() in (None, 0), f"process {index} has ended; it said:\n{self.output(index)}"
+                assert process.poll() in (None, 0), f"process {index} has ended; its output:\n{self.output(index)}"
             assert time.monotonic() < end, f"no {text!r} after {seconds} s: {self.output(0)}"
             time.sleep(0.05)
 

