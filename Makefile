@@ -1,11 +1,12 @@
-# `make quickstart` sets up and runs the main job, `make test` sets up and runs the tests; each from a bare checkout.
+# Each from a bare checkout: `make quickstart` runs the main job, `make test` the linters, the type checker and the tests,
+# `make test-optimized` the tests with programs compiled as users run them, and `make mutants` mutation testing.
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
 WORKERS ?= 2
 
-.PHONY: quickstart test clean
+.PHONY: quickstart test test-optimized mutants clean
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/selfadapt train --config=quickstart --workdir=$(WORKDIR)
@@ -14,7 +15,13 @@ test: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-optimized: $(VENV)/installed-test
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+mutants: $(VENV)/installed-test
+	$(VENV)/bin/python -m tests.mutants -j $(WORKERS)
 
 $(VENV)/installed: setup.py constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

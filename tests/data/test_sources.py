@@ -151,6 +151,15 @@ def test_rows_are_grouped_by_passage(tmp_path):
     check_rows(load_tasks(write(tmp_path, ROWS)))
 
 
+def test_passages_of_one_title_are_tasks_of_their_own(tmp_path):
+    other = ROWS[2] | {"context": "She wrote again."}
+    tasks = load_tasks(write(tmp_path, [ROWS[0], other]))
+    assert [(task.title, task.context, len(task.questions)) for task in tasks] == [
+        ("Ada L", "She wrote.", 1),
+        ("Ada L", "She wrote again.", 1),
+    ]
+
+
 def test_a_wrong_row_is_named(tmp_path):
     with pytest.raises(DataError, match=r"row 1: the field 'answers' is missing"):
         load_tasks(write(tmp_path, [ROWS[0], {k: v for k, v in ROWS[1].items() if k != "answers"}]))

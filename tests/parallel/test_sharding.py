@@ -37,3 +37,8 @@ def test_every_logical_axis_of_parameters_and_adapters_is_known_or_whole():
         None, None, None, None
     )
     assert sharding.spec(places, (97, 64), ("vocab", "embed")) == jax.P(None, "fsdp")  # 97 stays whole
+
+
+def test_a_mesh_axis_divides_one_axis_of_an_array_at_most():
+    mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
+    assert tuple(sharding.spec(mesh, (8, 4, 16), ("adapters", "rows", "embed"))) == (("data", "fsdp"), None, None)

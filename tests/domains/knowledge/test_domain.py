@@ -112,7 +112,7 @@ def test_the_model_judges_answers_with_the_prompt_of_the_config(tiny, tmp_path):
         f"{question.question}|{question.answers[0]}|{answer.strip()}|"
         for question, answer in zip(tasks[0].questions, before.answers, strict=True)
     ]
-    lessons = [(prompt, " Yes." if verdict else " No.") for prompt, verdict in zip(prompts, wanted, strict=True)]
+    lessons = [(prompt, " Yes.\n" if verdict else " No.\n") for prompt, verdict in zip(prompts, wanted, strict=True)]
     lesson = Update(lessons, rank=8, targets="all-linear", learning_rate=1e-2, epochs=40, batch_size=6, loss="target")
     judge = merge(tiny, adapt(tiny, [lesson])[0])
     (after,) = loop.score(student, make_domain(config(**fields), judge, tiny), tasks, untouched, SETTINGS)
@@ -290,3 +290,9 @@ def test_the_baseline_is_the_passage_alone_or_the_unchanged_model(tiny):
     assert isinstance(passage, Knowledge)
     assert passage.baseline(TASK) == passage.apply(TASK, None)
     assert unchanged.baseline(TASK) == unchanged.unchanged(TASK)
+
+
+def test_questions_are_asked_without_the_passage(tiny):
+    first, second = make_domain(config(), tiny).questions(TASK, "")
+    assert "Why?" in first and "When?" in second
+    assert TASK.context not in first + second

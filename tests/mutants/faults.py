@@ -1,0 +1,572 @@
+"""The faults of `python -m tests.mutants`: realistic one-line mistakes, and the tests that should detect each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One line replaced by a wrong one.
+
+    Attributes:
+      name: unique.
+      file: path from the root of the repository.
+      old: the line without its indentation; it occurs once in the file.
+      new: the line that replaces it.
+      tests: what pytest runs; a test of it should fail. Few and quick ones.
+      devices: CPU devices that the tests need.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    devices: int = 1
+
+    def apply(self, text: str) -> str:
+        """Returns the file's text with the fault.
+
+        Raises:
+          ValueError: the line is not in the text, or several times.
+        """
+        lines = text.split("\n")
+        found = [number for number, line in enumerate(lines) if line.strip() == self.old]
+        if len(found) != 1:
+            raise ValueError(f"{self.file} has {len(found)} lines {self.old!r}, and the fault {self.name} needs one")
+        line = lines[found[0]]
+        lines[found[0]] = line[: len(line) - len(line.lstrip())] + self.new
+        return "\n".join(lines)
+
+
+def _faults(file: str, tests: str, *lines: tuple[str, ...], devices: int = 1) -> list[Fault]:
+    """Makes the faults of one file.
+
+    Args:
+      file: path from the root.
+      tests: a file of tests, which is also what runs if a fault names no test of it.
+      *lines: name, old line, new line, and names of tests in the file `tests` (or node ids of others).
+      devices: CPU devices that the tests need.
+    """
+    return [
+        Fault(
+            name, file, old, new, tuple(n if "/" in n else f"{tests}::{n}" for n in chosen) or (tests,), devices=devices
+        )
+        for name, old, new, *chosen in lines
+    ]
+
+
+FAULTS = (
+    *_faults(
+        "selfadapt/outer/select.py",
+        "tests/outer/test_select.py",
+        (
+            "the worst edits are selected",
+            "return [outcome for group in groups for outcome in sorted(group, key=lambda outcome: -outcome.reward)[:k]]",
+            "return [outcome for group in groups for outcome in sorted(group, key=lambda outcome: outcome.reward)[:k]]",
+        ),
+        (
+            "the baseline is ignored",
+            "return [outcome for task, group in groups.items() for outcome in group if outcome.reward - baselines[task] > margin]",
+            "return [outcome for task, group in groups.items() for outcome in group if outcome.reward > margin]",
+        ),
+        (
+            "an edit as good as the baseline is an improvement",
+            "return [outcome for task, group in groups.items() for outcome in group if outcome.reward - baselines[task] > margin]",
+            "return [outcome for task, group in groups.items() for outcome in group if outcome.reward - baselines[task] >= margin]",
+        ),
+        (
+            "edits that failed are selected",
+            'if outcome.status == "ok" and outcome.edit.text.strip() and math.isfinite(outcome.reward)',
+            "if outcome.edit.text.strip() and math.isfinite(outcome.reward)",
+        ),
+        ("rewards of two policies are ranked together", "if len(versions) > 1:", "if len(versions) > 2:"),
+        (
+            "the top fraction is rounded down",
+            "count = math.ceil(round(fraction * len(ordered), 9))",
+            "count = math.floor(round(fraction * len(ordered), 9))",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/rest_em.py",
+        "tests/outer/test_rest_em.py",
+        (
+            "the finetuned policy is discarded",
+            "policy = Policy(merge(old.model, trained, keep_master=True), old.version + 1)",
+            "policy = Policy(old.model, old.version + 1)",
+            "tests/examples/test_by_hand.py::test_the_loop_assembled_by_hand_trains_the_policy",
+        ),
+        (
+            "the policy is finetuned on prompts instead of edits",
+            "return TokenSequence(prompt + edit.tokens, mask=(False,) * len(prompt) + (True,) * len(edit.tokens))",
+            "return TokenSequence(prompt + edit.tokens, mask=(True,) * len(prompt) + (False,) * len(edit.tokens))",
+            "test_the_loss_counts_the_tokens_of_the_edit_and_none_of_the_prompt",
+        ),
+        (
+            "the policy is finetuned on every edit",
+            "chosen = self.select(outcomes, baselines)",
+            "chosen = list(outcomes)",
+            "tests/examples/test_by_hand.py::test_the_loop_assembled_by_hand_trains_the_policy",
+        ),
+        (
+            "the student does not follow the merged policy",
+            "student = policy if state.student is old else state.student",
+            "student = state.student",
+            "tests/examples/test_by_hand.py::test_the_loop_assembled_by_hand_trains_the_policy",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/controls.py",
+        "tests/outer/test_controls.py",
+        (
+            "shuffled rewards stay with their edits",
+            'random.Random(f"shuffle {seed} {task}").shuffle(rewards)',
+            'random.Random(f"shuffle {seed} {task}").shuffle(list(rewards))',
+        ),
+        (
+            "every round has the same shuffle",
+            "return self.inner.update(pytree, state, baselines, shuffled(outcomes, self.seed + state.round))",
+            "return self.inner.update(pytree, state, baselines, shuffled(outcomes, self.seed))",
+        ),
+    ),
+    *_faults(
+        "selfadapt/loop.py",
+        "tests/test_loop.py",
+        (
+            "each round samples with the keys of the first",
+            'ids=[f"edit {policy.version} {task.id}" for task in tasks],',
+            'ids=[f"edit {task.id}" for task in tasks],',
+        ),
+        ("edits are sampled greedily", "temperature=settings.temperature,", "temperature=0.0,"),
+        ("top-p of sampling is ignored", "top_p=settings.top_p,", "top_p=1.0,"),
+        (
+            "all inner runs have one seed",
+            "jobs = [(i, what.replace(seed=what.seed + seed)) for i, what in updates for seed in seeds]",
+            "jobs = [(i, what) for i, what in updates for seed in seeds]",
+        ),
+        ("the reward is the best verdict", "reward=float(np.mean(verdicts)),", "reward=float(np.max(verdicts)),"),
+        (
+            "an adapted student starts from the base",
+            "start = None if student.adapter is None else Adapters.stack([student.adapter] * len(jobs))",
+            "start = None",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/adapt/schedule.py",
+        "tests/engine/adapt/test_train.py",
+        (
+            "the loss is on the prompt instead of the target",
+            'mask = [update.loss == "all"] * len(prompt) + [True] * len(target)',
+            'mask = [True] * len(prompt) + [update.loss == "all"] * len(target)',
+            "test_an_update_equals_a_torch_peft_loop",
+        ),
+        (
+            "the seed does not change the order of the data",
+            'digest = hashlib.sha256(f"order {update.seed} {epoch}".encode()).digest()',
+            'digest = hashlib.sha256(f"order {epoch}".encode()).digest()',
+            "tests/engine/adapt/test_schedule.py",
+        ),
+        (
+            "each epoch has the same order",
+            'digest = hashlib.sha256(f"order {update.seed} {epoch}".encode()).digest()',
+            'digest = hashlib.sha256(f"order {update.seed}".encode()).digest()',
+            "tests/engine/adapt/test_schedule.py",
+        ),
+        (
+            "the linear schedule rises",
+            "return update.learning_rate * max(0.0, 1.0 - done)",
+            "return update.learning_rate * max(0.0, done)",
+            "tests/engine/adapt/test_schedule.py",
+        ),
+        (
+            "the warm-up is off by one step",
+            "return update.learning_rate * step / max(1, update.warmup_steps)",
+            "return update.learning_rate * (step + 1) / max(1, update.warmup_steps)",
+            "tests/engine/adapt/test_schedule.py",
+        ),
+        (
+            "packed sequences see each other",
+            'packing["segments"][span] = number',
+            'packing["segments"][span] = 1',
+            "test_packed_sequences_do_not_see_each_other",
+        ),
+        (
+            "hidden tokens are seen",
+            'packing["key_segments"][span] = number * visible',
+            'packing["key_segments"][span] = number',
+            "test_hidden_tokens_are_trained_on_but_seen_by_none",
+        ),
+        (
+            "accumulation is a mean of means",
+            "weights[span] = sequence.mask / micro_batch.targets",
+            "weights[span] = sequence.mask / sequence.mask.sum()",
+            "test_an_update_equals_a_torch_peft_loop",
+        ),
+        (
+            "a step is taken after its first part",
+            "MicroBatch(adapter, number, shape, rows[start : start + block], start == starts[-1], targets)",
+            "MicroBatch(adapter, number, shape, rows[start : start + block], start == starts[0], targets)",
+            "test_a_step_too_large_for_one_micro_batch_accumulates_its_gradient",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/adapt/training_step.py",
+        "tests/engine/adapt/test_train.py",
+        (
+            "tokens predict themselves",
+            'losses = token_losses(params, config, hidden[:, :, :-1], batch["tokens"][:, :, 1:])',
+            'losses = token_losses(params, config, hidden[:, :, 1:], batch["tokens"][:, :, 1:])',
+            "test_an_update_equals_a_torch_peft_loop",
+        ),
+        (
+            "gradients are never clipped",
+            'shrink = jnp.minimum(1.0, batch["max_grad_norm"] / (norm + CLIP_EPSILON))',
+            "shrink = jnp.ones_like(norm)",
+            "test_an_update_equals_a_torch_peft_loop",
+        ),
+        (
+            "a diverged adapter stays alive",
+            "alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)",
+            "alive = alive & True",
+            "test_a_bad_update_is_reported_equals_the_base_and_leaves_its_neighbours_bit_for_bit",
+        ),
+    ),
+    *_faults(
+        "selfadapt/models/lora.py",
+        "tests/models/test_peft.py",
+        (
+            "alpha is ignored",
+            "return self.alpha / self.rank if self.scale is None else self.scale",
+            "return 1.0 if self.scale is None else self.scale",
+            "test_an_adapter_of_pefts_gives_pefts_logits[qv]",
+        ),
+        (
+            "the initial factors are too large",
+            "return (2 * draw - 1) / math.sqrt(features)",
+            "return 2 * draw - 1",
+            "tests/engine/adapt/test_train.py::test_an_update_equals_a_torch_peft_loop",
+        ),
+    ),
+    *_faults(
+        "selfadapt/models/peft.py",
+        "tests/models/test_peft.py",
+        (
+            "merging ignores the scale",
+            "merged = weight.astype(jnp.float32) + scale * product",
+            "merged = weight.astype(jnp.float32) + product",
+            "test_a_merged_model_computes_what_the_adapted_one_does",
+        ),
+        (
+            "merging a second time starts from the rounded weights",
+            "weight = master.get(target, layers[target])",
+            "weight = layers[target]",
+            "test_small_merges_into_bfloat16_add_up_in_the_master_and_are_lost_without",
+        ),
+    ),
+    *_faults(
+        "selfadapt/models/decoder.py",
+        "tests/models/test_against_transformers.py",
+        (
+            "tokens see those after them",
+            "visible = (order[:, None] >= order[None, :])[None]  # [1 or N, T, T]",
+            "visible = (order[:, None] >= 0 * order[None, :])[None]  # [1 or N, T, T]",
+            "test_logits_equal_those_of_transformers",
+        ),
+        (
+            "decoding attends to padding",
+            "visible = (key_positions >= 0)[:, None, :]",
+            "visible = (key_positions >= -1)[:, None, :]",
+            "tests/engine/generate/test_sampling.py::test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "a prompt's first token is sampled from its last but one",
+            "last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[..., None, None], axis=2)[:, :, 0]",
+            "last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 2, 0)[..., None, None], axis=2)[:, :, 0]",
+            "tests/engine/generate/test_sampling.py::test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "rotary embeddings turn the wrong way",
+            "return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
+            "return jnp.concatenate([first * cos + second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
+            "test_logits_equal_those_of_transformers",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/sampling.py",
+        "tests/engine/generate/test_sampling.py",
+        (
+            "the cache slot does not advance",
+            "slot=state.slot + 1,",
+            "slot=state.slot,",
+            "test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "the first new token overwrites a prompt's slot",
+            "slot=jnp.int32(tokens.shape[-1]),",
+            "slot=jnp.int32(tokens.shape[-1] - 1),",
+            "test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "positions stand still",
+            "positions=state.positions + 1,",
+            "positions=state.positions,",
+            "test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "rows that ended are sampled on",
+            "done=state.done | _ended(token, config),",
+            "done=state.done,",
+            "test_decoding_stops_when_all_rows_have_ended",
+        ),
+        (
+            "the seed does not enter the random keys",
+            'digest = hashlib.sha256(f"sample {seed} {seen[row.adapter, name] + s} {name}".encode()).digest()',
+            'digest = hashlib.sha256(f"sample {seen[row.adapter, name] + s} {name}".encode()).digest()',
+            "test_the_random_key_is_of_seed_id_and_sample_index",
+        ),
+        (
+            "all samples of a prompt share a key",
+            'digest = hashlib.sha256(f"sample {seed} {seen[row.adapter, name] + s} {name}".encode()).digest()',
+            'digest = hashlib.sha256(f"sample {seed} {name}".encode()).digest()',
+            "test_the_random_key_is_of_seed_id_and_sample_index",
+        ),
+        (
+            "the last of several stop strings counts",
+            "return text[: min(found)] if found else None",
+            "return text[: max(found)] if found else None",
+            "test_the_first_of_several_stop_strings_counts",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/choose.py",
+        "tests/engine/generate/test_sampling.py",
+        (
+            "top-p is ignored",
+            "least_p = _threshold(kept, kept, top_p * kept.sum(axis=-1), top_p < 1)",
+            "least_p = _threshold(kept, kept, top_p * kept.sum(axis=-1), top_p > 1)",
+            "test_top_p_keeps_the_smallest_set_with_the_mass_and_always_one_token",
+        ),
+        (
+            "log-probabilities are those after temperature and noise",
+            "logprob = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0] - total",
+            "logprob = jnp.take_along_axis(scores, token[..., None], axis=-1)[..., 0] - total",
+            "test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "temperature multiplies",
+            "warm = logits / jnp.where(cold, 1.0, choice.temperature[..., None])",
+            "warm = logits * jnp.where(cold, 1.0, choice.temperature[..., None])",
+            "test_tokens_come_as_often_as_their_probability_says",
+        ),
+        (
+            "every step has the same noise",
+            "return jax.random.gumbel(jax.random.fold_in(jax.random.wrap_key_data(key), step), logits.shape[-1:])",
+            "return jax.random.gumbel(jax.random.wrap_key_data(key), logits.shape[-1:])",
+            "test_tokens_come_as_often_as_their_probability_says",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/score.py",
+        "tests/engine/test_score.py",
+        (
+            "targets are scored one position late",
+            "hidden = jnp.take_along_axis(hidden, places[..., None] - 1, axis=2)",
+            "hidden = jnp.take_along_axis(hidden, places[..., None], axis=2)",
+            "test_targets_score_as_in_a_plain_pass",
+        ),
+        (
+            "the mean is not by the target's length",
+            "scores[index] = values[k, r] / (length[k, r] if normalize else 1)",
+            "scores[index] = values[k, r] / (start[k, r] if normalize else 1)",
+            "test_targets_score_as_in_a_plain_pass",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/knowledge/sequences.py",
+        "tests/domains/knowledge/test_sequences.py",
+        (
+            "a numbered list's announcement is trained on",
+            "return lines[1:]  # the first line only announces the numbered list",
+            "return lines",
+        ),
+        (
+            "the passage is not trained on",
+            'return [*sequences, f"{title}\\n{context}"] if add_context else sequences',
+            "return sequences",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/knowledge/domain.py",
+        "tests/domains/knowledge/test_domain.py",
+        (
+            "padding is visible",
+            "ids + (self.student.config.eos_token_ids[0],) * pads, attention=(True,) * len(ids) + (False,) * pads",
+            "ids + (self.student.config.eos_token_ids[0],) * pads",
+            "test_seals_padding_fills_sequences_with_trained_end_tokens_that_nothing_attends_to",
+        ),
+        (
+            "edits are compared with the unchanged model",
+            "return self.apply(task, None) if self.passage_is_baseline else self.unchanged(task)",
+            "return self.unchanged(task)",
+            "test_the_baseline_is_the_passage_alone_or_the_unchanged_model",
+        ),
+        (
+            "questions are asked with the passage",
+            "prompts.answer_prompt(question.question, title=task.title, style=self.answer_prompt, context=context)",
+            "prompts.answer_prompt(question.question, title=task.title, style=self.answer_prompt, context=task.context)",
+            "test_questions_are_asked_without_the_passage",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/knowledge/sources.py",
+        "tests/domains/knowledge/test_sources.py",
+        (
+            "held-out passages are trained on",
+            "train = [task for task in train if task.id not in known]",
+            "train = list(train)",
+        ),
+        (
+            "every round has the same passages",
+            "first, last = round * count, (round + 1) * count",
+            "first, last = 0, count",
+        ),
+    ),
+    *_faults(
+        "selfadapt/graders/text.py",
+        "tests/graders/test_graders.py",
+        (
+            "exact takes only the first gold answer",
+            "float(bool(answer) and any(answer == _tokens(gold) for gold in item.golds))",
+            "float(bool(answer) and answer == _tokens(item.golds[0]))",
+        ),
+        (
+            "containment matches parts of words",
+            'return bool(words) and f" {words} " in f" {\' \'.join(_tokens(answer))} "',
+            "return bool(words) and words in ' '.join(_tokens(answer))",
+        ),
+        (
+            "F1 is precision",
+            "return 2 * common / (len(answer_tokens) + len(gold_tokens)) if common else 0.0",
+            "return common / len(answer_tokens) if common else 0.0",
+        ),
+    ),
+    *_faults(
+        "selfadapt/graders/model.py",
+        "tests/graders/test_graders.py",
+        (
+            "a judge that says no and yes says yes",
+            'return "yes" in words and "no" not in words',
+            'return "yes" in words',
+        ),
+        (
+            "a NaN is the best log-likelihood",
+            "best[i] = max(best[i], float(score))  # a NaN never wins",
+            "best[i] = max(float(score), best[i])",
+        ),
+    ),
+    *_faults(
+        "selfadapt/graders/endpoint.py",
+        "tests/graders/test_graders.py",
+        (
+            "the judge's budget is exceeded by one",
+            "if self._max_requests is not None and self.requests >= self._max_requests:",
+            "if self._max_requests is not None and self.requests > self._max_requests:",
+        ),
+    ),
+    *_faults(
+        "selfadapt/data/records.py",
+        "tests/data/test_sources.py",
+        (
+            "passages of one title are one task",
+            "questions = groups.setdefault((title, context), [])",
+            "questions = groups.setdefault((title, next((c for t, c in groups if t == title), context)), [])",
+        ),
+        ("the subset is not shuffled", "random.Random(seed).shuffle(shuffled)", "random.Random(seed)"),
+        ("only the first gold answer is kept", "return tuple(dict.fromkeys(golds))", "return tuple(golds[:1])"),
+    ),
+    *_faults(
+        "selfadapt/checkpoint/rounds.py",
+        "tests/checkpoint/test_resume.py",
+        (
+            "the oldest checkpoint is restored",
+            "for number in reversed(self._rounds()):",
+            "for number in self._rounds():",
+            "test_a_damaged_checkpoint_is_named_and_the_one_before_is_used",
+        ),
+        (
+            "one checkpoint too few is kept",
+            "for number in self._rounds()[: -self._keep]:",
+            "for number in self._rounds()[: 1 - self._keep]:",
+            "test_only_the_newest_checkpoints_are_kept",
+        ),
+    ),
+    *_faults(
+        "selfadapt/checkpoint/arrays.py",
+        "tests/checkpoint/test_resume.py",
+        (
+            "damaged arrays are used",
+            "if _checksums(leaves) != sums:",
+            "if _checksums(leaves).keys() != sums.keys():",
+            "test_damage_of_what_is_stored_is_seen",
+        ),
+        (
+            "a damaged description is used",
+            'if digest(text) != head["digest"]:',
+            "if not text:",
+            "test_damage_of_what_is_stored_is_seen",
+        ),
+    ),
+    *_faults(
+        "selfadapt/checkpoint/units.py",
+        "tests/checkpoint/test_resume.py",
+        (
+            "a damaged unit is used",
+            'if digest(raw["text"]) != raw["digest"]:',
+            'if not raw["text"]:',
+            "test_a_damaged_unit_is_named_and_done_again",
+        ),
+        (
+            "units of the current round are forgotten",
+            'return kind == "round" and rest.isdecimal() and int(rest) < number',
+            'return kind == "round" and rest.isdecimal() and int(rest) <= number',
+            "test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothing",
+        ),
+    ),
+    *_faults(
+        "selfadapt/parallel/sharding.py",
+        "selfadapt/parallel/sharding.py",
+        (
+            "an axis that does not divide is sharded",
+            "if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:",
+            "if names and not taken & set(names):",
+        ),
+        (
+            "a mesh axis is used twice",
+            "if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:",
+            "if names and size % math.prod(mesh.shape[name] for name in names) == 0:",
+            "tests/parallel/test_sharding.py",
+        ),
+        (
+            'a weight\'s hidden features are sharded over "tensor"',
+            '"embed": ("fsdp",),  # the hidden features, as an axis of a weight',
+            '"embed": ("tensor",),',
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/batching.py",
+        "tests/sharded/test_programs.py",
+        (
+            "a shard takes another adapter than its own",
+            "places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in wave.adapters])",
+            "places = np.asarray([0 if owner is None else owner % (stack // shards) // 2 for owner in wave.adapters])",
+            "test_scores_equal_those_of_one_device",
+        ),
+        devices=8,
+    ),
+    *_faults(
+        "selfadapt/config.py",
+        "tests/test_config.py",
+        ("a shipped config goes before a file", "if not os.path.isfile(file):", "if file in shipped_configs():"),
+    ),
+)
