@@ -1,6 +1,6 @@
-"""The peer: one adapter at a time in torch, with PEFT's LoRA and torch's AdamW. Needs torch and peft.
+"""The baseline: one adapter at a time in torch, with PEFT's LoRA and torch's optimizers. Needs torch and peft.
 
-Tests hold `selfadapt.adapt` against it for its numbers, benchmarks for its speed.
+Tests compare the numbers of `selfadapt.adapt` with it, benchmarks its speed.
 """
 
 from __future__ import annotations
@@ -44,15 +44,19 @@ def copy_adapter(wrapped, adapter: Adapters) -> None:
 
 
 def train(wrapped, update: Update, sequences: Sequence[Encoded]) -> list[float]:
-    """Trains the adapter on an update as a plain loop would; returns the loss of each optimiser step.
+    """Trains the adapter on an update in a plain loop; returns the loss of each optimizer step.
 
     Every micro-batch is padded to its own longest sequence, and its loss weighted by its share of the
     step's target tokens.
     """
     weights = [weight for weight in wrapped.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=update.learning_rate, weight_decay=update.weight_decay)
+    options = {"lr": update.learning_rate, "weight_decay": update.weight_decay}
+    if update.optimizer == "sgd":
+        optimizer = torch.optim.SGD(weights, momentum=0.9, **options)
+    else:
+        optimizer = torch.optim.AdamW(weights, **options)
     steps = optimizer_steps(update, len(sequences))
-    schedule = transformers.get_scheduler(update.schedule, optimiser, update.warmup_steps, len(steps))
+    schedule = transformers.get_scheduler(update.schedule, optimizer, update.warmup_steps, len(steps))
     losses = []
     for step in steps:
         targets = sum(int(sequences[index].mask.sum()) for index in step)
@@ -66,19 +70,20 @@ def train(wrapped, update: Update, sequences: Sequence[Encoded]) -> list[float]:
             for row, sequence in enumerate(batch):
                 size = len(sequence.ids)
                 ids[row, :size] = torch.from_numpy(sequence.ids.astype(np.int64))
-                attention[row, :size] = 1
+                visible = np.ones(size, bool) if sequence.attention is None else sequence.attention
+                attention[row, :size] = torch.from_numpy(visible)
                 labels[row, :size] = torch.where(torch.from_numpy(sequence.mask), ids[row, :size], -100)
             logits = wrapped(input_ids=ids, attention_mask=attention).logits
             loss = torch.nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
             )
             loss = loss / targets
             loss.backward()
             total += loss.item()
         if update.max_grad_norm is not None and math.isfinite(update.max_grad_norm):
             torch.nn.utils.clip_grad_norm_(weights, update.max_grad_norm)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses.append(total)
     return losses
