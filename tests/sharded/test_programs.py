@@ -9,12 +9,14 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, generate, load_model, log_likelihood, merge, save_peft
 from selfadapt.engine import memory
 from selfadapt.engine.adapt import training_step
 from selfadapt.models import hf
+from selfadapt.parallel import sharding
 from selfadapt.parallel.sharding import make_mesh
 from selfadapt.plan import hlo
 from tests.models.helpers import tiny_checkpoint
@@ -182,6 +184,39 @@ def test_chunks_that_memory_forces_change_nothing(one_device, sharded_model, mon
     assert small.stats["chunks"] == 2
     found = np.asarray(sharded_model.logits(np.stack([TOKENS] * COUNT), small))
     np.testing.assert_allclose(found, one_device["logits"], **LOGITS)
+
+
+def test_adapters_of_other_optimizers_equal_those_of_one_device(directory):
+    factored = optax.adafactor(1e-2, min_dim_size_to_factor=4)  # whose state is not shaped like the parameters
+    base = Update(sequences(0, [16, 12]), rank=4, epochs=2, learning_rate=5e-3)
+    updates = [base.replace(optimizer=optimizer) for optimizer in ("lion", factored, "lion", factored)]
+    ours, theirs = (adapt(load_model(directory, mesh=mesh), updates) for mesh in (make_mesh(2, 2, 2), None))
+    for one, other in zip(ours.losses, theirs.losses, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_the_loss_in_chunks_equals_that_of_one_device(directory, mesh):
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(8, 2, 7, 64)).astype(np.float32)
+    targets = generator.integers(0, 97, (8, 2, 7))
+
+    def losses(model, **options):
+        def total(hidden):
+            found = training_step.token_losses(model.params, model.config, hidden, targets, **options)
+            return (found * np.arange(found.size).reshape(found.shape)).sum(), found
+
+        hidden_here = sharding.place(model.mesh, hidden, ("adapters", "rows", "time", "hidden"))
+        with sharding.using(model.mesh):
+            program = jax.jit(jax.value_and_grad(total, has_aux=True)).lower(hidden_here).compile()
+        (_, found), gradient = program(hidden_here)
+        return np.asarray(found), np.asarray(gradient), program.as_text()
+
+    found, gradient, text = losses(load_model(directory, mesh=mesh), logits_bytes=4 * 97 * 4)
+    expected, slope, _ = losses(load_model(directory))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-4)
+    crossing = [each for each in hlo.Program(text).collectives() if "data" in each.axes(mesh.shape)]
+    assert all(each.bytes == 4 for each in crossing)  # the sum of the losses; a chunk has tokens of every shard
 
 
 def test_no_collective_of_an_adapt_step_crosses_data(sharded_model, mesh, monkeypatch):

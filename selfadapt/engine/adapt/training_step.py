@@ -80,11 +80,10 @@ def token_losses(
         return losses(hidden, targets)
     size = math.ceil(count / chunks)
 
-    def cut(x, *features):  # to [chunks, shards, size, ...]
-        x = jnp.pad(
-            x.reshape(shards, count, *features), [(0, 0), (0, size * chunks - count), *[(0, 0)] * len(features)]
-        )
-        return x.reshape(shards, chunks, size, *features).swapaxes(0, 1)
+    def cut(x, *features):  # to [chunks, shards, 1, size, ...], the layout of [adapters, rows, time] in each chunk
+        padding = [(0, 0), (0, size * chunks - count), *[(0, 0)] * len(features)]
+        x = jnp.pad(x.reshape(shards, count, *features), padding).reshape(shards, chunks, 1, size, *features)
+        return sharding.shard(x.swapaxes(0, 1), None, "adapters", *[None] * (2 + len(features)))
 
     result = jax.lax.map(jax.checkpoint(lambda chunk: losses(*chunk)), (cut(hidden, hidden.shape[-1]), cut(targets)))
     return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)
