@@ -1,10 +1,10 @@
-"""The engine's speed: many updates at once against torch + PEFT, against the machine's own rate, and its limits.
+"""The engine's speed: many updates at once, compared with torch + PEFT and with the machine's peak rate.
 
     python -m benchmarks.engine [--quick] [--json FILE]
 
 All sides run in one process on random weights, one after the other, so that they see the same machine. On a
 CPU in float32; on an accelerator in bfloat16, without PEFT and with a 1.5B and a 7B shape besides. `--quick`
-shrinks everything to a smoke test whose numbers mean nothing. Prints tables and JSON. Needs torch and peft.
+runs a smoke test with tiny sizes. Prints tables and JSON. Needs torch and peft.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ TOY = qwen2(97, 32, 64, 2, 4, 2)
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much work each part does.
+    """The amount of work of each part.
 
     Attributes:
       small: the architecture of the many small updates.
-      updates: how many of them.
+      updates: the number of small updates.
       epochs: epochs of each update.
       shortest: the least tokens of their sequences.
       longest: the most tokens.
       medium: the architecture of the large products.
       medium_updates: updates at that size.
-      medium_time: tokens a row at that size.
+      medium_time: tokens per row at that size.
       singles: updates timed one by one, through `adapt` and in PEFT.
       counts: adapters at once, for the cost of each.
       depths: layers whose compilation is timed.
-      new_tokens: tokens decoded a row.
+      new_tokens: tokens decoded per row.
       rows: rows decoded at once.
       products: sides of the square products that find the machine's rate.
     """
@@ -138,9 +138,9 @@ def trained(model: Model, updates: Sequence[Update]) -> Any:
 
 
 def training_flops(config: ModelConfig, updates: Sequence[Update]) -> float:
-    """Floating-point operations that training needs, counted from the architecture; padding counts for nothing.
+    """Counts the floating-point operations of training from the architecture, without padding.
 
-    Two a weight and token for the frozen base, twice (forward, gradient of its input; the first layer's q, k and v
+    Two per weight and token for the frozen base, twice (forward, gradient of its input; the first layer's q, k and v
     need none); three times for the adapters; attention over whole squares, six products; the head on all but the
     last token.
     """
@@ -274,7 +274,7 @@ def peak_memory(quick: bool) -> dict[str, float]:
 
 
 def measure_memory(size: Size) -> dict[str, float]:
-    """What `peak_memory` runs in a process of its own."""
+    """Measures memory; `peak_memory` runs it in a separate process."""
 
     def resident() -> float:
         # The kernel's own record: getrusage's starts from that of the process which started this one.

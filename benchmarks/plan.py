@@ -1,4 +1,4 @@
-r"""What `selfadapt plan --topology=local` predicts for each program of a config, beside what it takes here.
+r"""Compares the predictions of `selfadapt plan --topology=local` for a config with measured times.
 
     python -m benchmarks.plan --config=configs/quickstart.py
 
@@ -18,7 +18,7 @@ from selfadapt.plan import costs, report, topology
 from selfadapt.plan.programs import Planner, abstract_model
 from selfadapt.plan.workload import workload
 
-EXTEND_UNTIL = 4  # the argument of the program that writes tokens which says how many
+EXTEND_UNTIL = 4  # the position of the argument of the `extend` program that sets the number of tokens
 
 
 def arguments(step, lowered, compiled):

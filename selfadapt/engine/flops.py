@@ -1,15 +1,15 @@
-"""How many floating-point operations the work of each program takes, counted from its tokens.
+"""Counts the floating-point operations of each program from its tokens.
 
 These are the operations that the model needs, not those that the machine does: padding, recomputed
-activations and masked attention are not among them. A product of matrices counts two for each multiplication
-with its addition; norms, activation functions, softmax, rotations and the optimiser are left out, as they are
+activations and masked attention are not included. A product of matrices counts two for each multiplication
+with its addition; norms, activation functions, softmax, rotations and the optimizer are left out, as they are
 under a hundredth of the rest at the sizes that matter.
 
 With P weights in the projections that a token passes, F = P + the vocabulary's, r adapter parameters, and
 A = 4 x heads x head features for each pair of a query and a key in each layer:
 
 - reading a token takes 2P + 2r + A a pair, and 2 for each weight of the vocabulary's projection where logits are asked;
-- learning from it takes 4F (the frozen base is run forwards and its activations differentiated, but its weights
+- training on it takes 4F (the frozen base is run forwards and its activations differentiated, but its weights
   get no gradient), 6r (the adapter's weights do) and 3A a pair.
 """
 
@@ -53,7 +53,7 @@ def training(config: ModelConfig, length: Any, *, adapter: Any) -> Any:
 
 
 def of_adapt(config: ModelConfig, specs: Sequence[Spec], lengths: Sequence[Sequence[int]]) -> float:
-    """Operations of training K adapters; `lengths[k]` has an entry for each time that a sequence is learnt from."""
+    """Operations of training K adapters; `lengths[k]` has an entry for each time that a sequence is trained on."""
     owner = np.repeat(np.arange(len(lengths)), [len(own) for own in lengths])
     flat = np.asarray([length for own in lengths for length in own])
     return float(training(config, flat, adapter=_sizes(config, specs, owner)).sum())

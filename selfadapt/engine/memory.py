@@ -31,9 +31,9 @@ PASS_COPIES, STEP_COPIES = 3, 5
 
 
 def available_bytes() -> int:
-    """Returns the memory that is free on a device: its own, or its share of what the host has left.
+    """Returns the free memory per device in bytes: of the device, or its share of the host's on a CPU.
 
-    All processes of a run get the same answer, that of the first: they must cut their work alike.
+    All processes of a run get the value of process 0, since they must divide their work in the same way.
     """
     return distributed.broadcast(_free_bytes() // (jax.local_device_count() if jax.default_backend() == "cpu" else 1))
 

@@ -1,4 +1,4 @@
-"""What a CPU needs to run the programs at its own speed: kept memory, compiler options, streams side by side."""
+"""Settings for speed on a CPU: memory that the allocator keeps, compiler options, and programs side by side."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 import jax
 
-# XLA:CPU's own choice hands reductions to a library that is several times slower than compiled code on the
-# short rows of norms and softmax; products stay with the library.
+# By default XLA:CPU calls a library for reductions, which is several times slower than compiled code on the short rows
+# of norms and softmax. With this option only products use the library.
 _OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 _KEEP = (  # glibc's mallopt: parameter, value
     (-8, 1),  # M_ARENA_MAX: one arena, so that threads share what is freed
-    (-4, 0),  # M_MMAP_MAX: large blocks come from the heap, not from fresh pages of their own
-    (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: freed memory is not handed back
+    (-4, 0),  # M_MMAP_MAX: large blocks come from the heap, not from fresh pages
+    (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: freed memory is not returned to the system
     (-2, 64 * 2**20),  # M_TOP_PAD: the heap grows by 64 MiB at a time
 )
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Lets glibc keep the memory that programs free; returns whether it does.
+    """Makes glibc keep the memory that programs free; returns whether it does.
 
-    XLA allocates a program's temporaries anew at every call. Blocks above 32 MB come from fresh pages,
-    and each page costs a fault: 15 to 20% of the time of `adapt` on two cores. It acts once, on the whole process, on
-    Linux with glibc where the programs run on a CPU. `SELFADAPT_KEEP_FREED_MEMORY=0` leaves the allocator
-    alone, for a process whose memory must shrink again.
+    XLA allocates a program's temporaries again at every call. Blocks above 32 MB come from fresh pages,
+    and each page costs a page fault: 15 to 20% of the time of `adapt` on two cores. The setting applies to the whole
+    process, on Linux with glibc where the programs run on a CPU. `SELFADAPT_KEEP_FREED_MEMORY=0` leaves the allocator
+    unchanged, for a process whose memory must shrink again.
     """
     if os.environ.get("SELFADAPT_KEEP_FREED_MEMORY") == "0" or jax.default_backend() != "cpu":
         return False
@@ -43,13 +43,13 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Hands back what `keep_freed_memory` has let pile up; for the end of a job of many program calls."""
+    """Returns the memory kept by `keep_freed_memory` to the system, at the end of many program calls."""
     if keep_freed_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def platform(mesh: Any) -> str:
-    """Returns the kind of devices that a model on a mesh (`None`: on one device) runs on, such as "cpu" or "tpu"."""
+    """Returns the platform of a mesh, or of the default device without one, such as "cpu" or "tpu"."""
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 

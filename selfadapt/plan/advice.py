@@ -1,4 +1,4 @@
-"""What to change where an experiment does not fit, each proposal compiled before it is made."""
+"""Changes that make an experiment fit in memory, each compiled before it is proposed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from selfadapt.parallel.sharding import AXES
 from selfadapt.plan.costs import Cost
 from selfadapt.plan.topology import Topology, find
 
-ENOUGH = 2  # proposals that fit, each of another kind, after which no more are looked for
+ENOUGH = 2  # proposals that fit, each of another kind, after which the search ends
 # Slices that can be ordered, the smallest first (the pages that selfadapt/parallel/chips.py names).
 _SLICES = {
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
@@ -34,11 +34,11 @@ def advise(
       config: the experiment that does not fit.
       topology: its topology.
       architecture: its model.
-      costs: compiles the programs of a changed experiment, up to the first that does not fit.
+      costs: compiles the programs of a changed experiment, stopping at the first that does not fit.
 
     Returns:
-      For each change its command-line `change`, whether it `fits`, and the bytes that the largest program
-      `needed` on a device that has `limit`.
+      For each change its command-line `change`, whether it `fits`, and the bytes per device that the largest
+      program `needed` and its `limit`.
     """
     tried: list[dict[str, Any]] = []
     needed: dict[str, float] = {}  # by the last change of each kind
@@ -48,14 +48,14 @@ def advise(
             continue
         try:
             found = costs(changed, other)
-        except UserError:  # such a mesh does not go together
+        except UserError:  # such a mesh is not possible
             continue
         worst = max(found, key=lambda each: each.needed)
         fits = all(each.fits for each in found)
         tried.append({"change": change, "fits": fits, "needed": worst.needed, "limit": worst.limit})
         if sum(each["fits"] for each in tried) == ENOUGH:
             break
-        # More of the same is not tried where it has helped, nor where it does not help at all.
+        # A kind of change is not tried again after it fits, or if it does not help at all.
         if fits or (kind == "at_once" and worst.needed >= needed.get(kind, math.inf)):
             done.add(kind)
         needed[kind] = worst.needed

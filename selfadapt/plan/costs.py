@@ -1,4 +1,4 @@
-"""What a compiled program takes: memory by kind, work, communication, and the time of its roofline."""
+"""The costs of a compiled program: memory by kind, FLOPs, memory traffic, communication, and its roofline time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """One program's costs, of one run on each device.
+    """The costs of one run of a program on each device.
 
     Attributes:
-      name: the step's name; `phase`, `runs`, `tokens` and `padded` are the step's too.
-      memory: bytes by kind (`KINDS`): "other" is what the arguments take beyond the kinds named, padding
-        of their layout included; "temporaries" also holds results that overwrite no argument.
-      limit: bytes that there are.
-      flops: of matrix products, recomputed ones included; `None` where the compiler gave up.
+      name: the name of the `Step`; `phase`, `runs`, `tokens` and `padded` are the step's too.
+      memory: bytes by kind (`KINDS`): "other" are the arguments beyond the kinds named, with the padding of their
+        layout; "temporaries" includes results that do not overwrite an argument.
+      limit: bytes available.
+      flops: of matrix products, recomputed ones included; `None` where compilation failed.
       bytes: read from and written to memory.
       seconds: at the chip's rates: "compute", "memory" and "links" (collectives).
-      collectives: for each kind and mesh axes how often, and how many bytes in all.
-      problem: why it cannot run, if so.
+      collectives: for each kind and mesh axes how many times, and the total bytes.
+      problem: why it cannot run, `None` if it can.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Cost:
 
     @property
     def needed(self) -> float:
-        """Bytes that each device must have."""
+        """Bytes needed per device."""
         return sum(self.memory.values())
 
     @property
@@ -60,28 +60,28 @@ class Cost:
 
     @property
     def bound(self) -> str:
-        """Which of `seconds` is the largest, and with perfect overlap the time of the program."""
+        """The name of the largest of `seconds`."""
         return max(self.seconds, key=self.seconds.__getitem__, default="")
 
     @property
     def time(self) -> float:
-        """Seconds of one run at the roofline."""
+        """Seconds of one run at the roofline, with perfect overlap."""
         return max(self.seconds.values(), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the costs with what follows from them."""
+        """Returns the costs and the values derived from them as JSON values."""
         fields = dataclasses.asdict(self) | {"needed": self.needed, "fits": self.fits}
         rate = self.tokens / self.time if self.time else None
         return fields | {"bound": self.bound, "roofline_seconds": self.time, "tokens_per_second": rate}
 
 
 def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
-    """Compiles a step and returns what it takes.
+    """Compiles a step and returns its costs.
 
     Args:
       step: the program.
-      machine: what it was made for.
-      topology: its devices and their rates.
+      machine: the devices that it is compiled for.
+      topology: the same devices with their rates.
       dtype: the dtype of its matrix products.
     """
     memory = dict.fromkeys(KINDS, 0.0)
@@ -98,7 +98,7 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
         seconds = {"memory": moved / topology.chip.bandwidth}
         return Cost(**fields, memory=memory, flops=0.0, bytes=moved, seconds=seconds)
     if sum(memory.values()) > machine.memory:
-        return Cost(**fields, memory=memory, problem="what it is given does not fit, before any temporaries")
+        return Cost(**fields, memory=memory, problem="its arguments alone do not fit")
     try:
         compiled = step.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -128,7 +128,7 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
 
 
 def _exhausted(memory: dict[str, float], message: str) -> dict[str, float]:
-    """Adds what the compiler says that a program too large would need."""
+    """Adds the temporaries that the compiler reports for a program that is too large."""
     for pattern, is_total in zip(_EXHAUSTED, (True, False), strict=True):
         if (found := re.search(pattern, message)) is not None:
             needed = float(found[1]) * 2 ** _UNITS[found[2]]

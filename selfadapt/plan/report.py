@@ -1,4 +1,4 @@
-"""`selfadapt plan`: from a config, a model's `config.json` and a topology to what a round will take."""
+"""`selfadapt plan`: the memory and time of a round, from a config, a model's `config.json` and a topology."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from selfadapt.plan.programs import Machine, Planner, abstract_model
 from selfadapt.plan.topology import Topology, find
 from selfadapt.plan.workload import Assumed, Workload, workload
 
-PHASES = ("sample", "adapt", "answer", "improve")  # the parts of a round
+PHASES = ("sample", "adapt", "answer", "improve")  # of a round
 ALL = (*PHASES, "log_likelihood")
 
 
@@ -35,11 +35,11 @@ def plan(
     progress: Callable[[str], None] = lambda line: None,
     only: Sequence[str] = ALL,
 ) -> dict[str, Any]:
-    """Compiles the programs of an experiment for a topology and returns what they take.
+    """Compiles the programs of an experiment for a topology and returns their costs.
 
     Nothing runs and no weights are read. Costs are those of one device; times are rooflines: each program is
     as slow as the slowest of its matrix products, its memory traffic and its collectives, at the chip's
-    published rates and with perfect overlap. Hosts, latencies and compilation come on top.
+    published rates and with perfect overlap. Host code, latencies and compilation are not counted.
 
     Args:
       config: the experiment.
@@ -47,7 +47,7 @@ def plan(
       model: a directory with a `config.json`, or the file; `config.model` by default.
       assumed: sizes of texts; by default those of the data and tokenizer where they can be read.
       progress: called with a line before each program is compiled.
-      only: the parts to compile, of `ALL`; the others are left out of the plan and of the round's time.
+      only: the phases to compile, of `ALL`; the others are left out of the plan and of the round's time.
 
     Returns:
       What `docs/scaling.md` describes, as JSON values.
@@ -56,7 +56,7 @@ def plan(
       UserError: a field, the model or the topology cannot be used.
     """
     if unknown := [phase for phase in only if phase not in ALL]:
-        raise UserError(f"a plan has no part {unknown[0]!r}; there are {', '.join(ALL)}")
+        raise UserError(f"a plan has no phase {unknown[0]!r}; there are {', '.join(ALL)}")
     config, machine_for = resolve(config), find(topology)
     architecture = read_model(model or config.model)
     work = workload(config, architecture, assumed)
@@ -72,11 +72,11 @@ def plan(
 
 
 def read_model(name: str) -> Model:
-    """Returns a model without weights: its architecture, and its tokenizer where there is one.
+    """Returns a model without weights: its architecture, and its tokenizer if there is one.
 
     Raises:
       CheckpointError: there is no `config.json`.
-      UserError: the file describes no model that can be run.
+      UserError: the model is not supported.
     """
     path = pathlib.Path(EMBEDDED.get(name, name)).expanduser()
     directory = path.parent if path.suffix == ".json" else path
@@ -98,7 +98,7 @@ def machine(config: Any, topology: Topology) -> Machine:
     """
     sizes = dict(config.mesh)
     mesh = sharding.make_mesh(**sizes, devices=topology.devices)
-    if mesh is None and topology.name != "local":  # one chip that is not here: programs must still name it
+    if mesh is None and topology.name != "local":  # one chip that is not attached: programs must still name it
         kinds = (jax.sharding.AxisType.Auto,) * 3
         mesh = jax.sharding.Mesh(np.asarray(topology.devices[:1]).reshape(1, 1, 1), sharding.AXES, axis_types=kinds)
     return Machine(mesh, topology.chip.memory)

@@ -11,7 +11,7 @@ _TITLES = {"optimizer": "optim", "temporaries": "temp"}
 
 
 def format_plan(plan: dict[str, Any]) -> str:
-    """Returns what `selfadapt.plan.report.plan` found, for people."""
+    """Formats the result of `selfadapt.plan.report.plan` as text."""
     topology, model, work = plan["topology"], plan["model"], plan["round"]
     chip = topology["chip"]
     mesh = ", ".join(f"{name} {size}" for name, size in topology["mesh"].items())
@@ -19,23 +19,23 @@ def format_plan(plan: dict[str, Any]) -> str:
     lines = [
         f"{model['name']}: {model['parameters'] / 1e9:.3g}B parameters in {model['dtype']}, on {topology['name']}: "
         f"{topology['devices']} x {chip['name']}, mesh {mesh}",
-        f"A device has {_gib(chip['memory'])} GiB, {chip['bandwidth'] / 1e9:.4g} GB/s of memory, "
+        f"Each device has {_gib(chip['memory'])} GiB, {chip['bandwidth'] / 1e9:.4g} GB/s of memory, "
         f"{_peak(chip, model['dtype']) / 1e12:.4g} TFLOP/s, {chip['links'] / 1e9:.4g} GB/s of links ({rates}).",
-        f"A round: {work['contexts']} contexts, {work['edits']} edits, {work['inner_runs']} adapters an edit, "
+        f"A round: {work['contexts']} contexts, {work['edits']} edits, {work['inner_runs']} adapters per edit, "
         f"{work['at_once']} edits at once.",
         f"Tokens {work['tokens']}.",
         "",
     ]
     largest = max(program["needed"] for program in plan["programs"])
     unit, size = ("GiB", 2**30) if largest >= 2**28 else ("MiB", 2**20)
-    lines.append(f"Memory, {unit} a device")
+    lines.append(f"Memory, {unit} per device")
     kinds = [kind for kind in KINDS if any(program["memory"][kind] >= size / 200 for program in plan["programs"])]
     rows = [["program", *(_TITLES.get(kind, kind) for kind in kinds), "total", "of", ""]]
     for program in plan["programs"]:
         parts = [program["memory"][kind] for kind in kinds] + [program["needed"], program["limit"]]
         verdict = "fits" if program["fits"] else "DOES NOT FIT"
         rows.append([program["name"], *(f"{part / size:.2f}" for part in parts), verdict])
-    lines += [*_columns(rows), "", "Work of one run, a device, and its time at the roofline"]
+    lines += [*_columns(rows), "", "Work of one run per device, and its time at the roofline"]
     rows = [["program", "runs", "TFLOP", "memory GB", "links GB", "compute ms", "memory ms", "links ms", "bound by"]]
     rows[0] += ["tokens/s", "padding"]
     for program in plan["programs"]:
@@ -78,7 +78,7 @@ def _verdict(plan: dict[str, Any]) -> list[str]:
     lines = [f"{program['name']}: {program['problem']}" for program in plan["programs"] if program["problem"]]
     lines += ["It does not fit."]
     for each in plan["advice"]:
-        needed = f"{_gib(each['needed'])} of {_gib(each['limit'])} GiB a device"
+        needed = f"{_gib(each['needed'])} of {_gib(each['limit'])} GiB per device"
         lines.append(f"  {each['change']}  {'fits' if each['fits'] else 'does not fit either'} ({needed})")
     if not any(each["fits"] for each in plan["advice"]):
         lines.append("  Nothing that was tried fits; take a larger slice or a smaller model.")

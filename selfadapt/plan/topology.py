@@ -1,4 +1,4 @@
-"""The machine that a plan is for: a TPU slice that need not be there, or the devices that are."""
+"""The devices that a plan is for: a TPU slice, also one that you do not have, or the devices of this process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from selfadapt.errors import UserError
 from selfadapt.parallel import chips
 from selfadapt.plan.hlo import Collective
 
-# libtpu asks a cloud's metadata server what machine this is, takes a lock for the chips and writes logs. To compile
-# for a slice that is elsewhere it needs none of these.
+# libtpu queries a cloud's metadata server, locks the chips and writes logs. None of these is needed to compile for a
+# slice that is not attached.
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -38,8 +38,8 @@ class Topology:
     Attributes:
       name: as the user wrote it.
       chip: the rates of one device.
-      devices: JAX devices; of a TPU slice that is not there they can be compiled for and nothing else.
-      measured: whether the rates were measured here, since nobody publishes any.
+      devices: JAX devices; those of a TPU slice that is not attached can only be compiled for.
+      measured: whether the rates were measured on this machine, because none are published.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Topology:
         return self.devices[0].platform
 
     def seconds(self, collective: Collective, places: Sequence[Any]) -> float:
-        """Returns how long one run of a collective takes if it uses the links as well as can be.
+        """Returns the seconds of one run of a collective at the full rate of the links.
 
-        On a torus that is a ring along each dimension that its devices spread over, at half the rate where
-        the ends of the dimension are not joined. Latency is not counted.
+        On a torus the collective is a ring along each dimension that its devices span, at half the rate where
+        the ends of the dimension are not connected. Latency is not counted.
 
         Args:
           collective: the collective.
@@ -74,7 +74,7 @@ class Topology:
 
 
 def quiet(name: str) -> None:
-    """Sets the environment in which libtpu compiles for a slice that is elsewhere; before JAX is imported."""
+    """Sets the environment for compiling for a TPU slice that is not attached; call it before JAX is imported."""
     if name != "local":
         for variable, value in _QUIET.items():
             os.environ.setdefault(variable, value)
@@ -88,7 +88,7 @@ def find(name: str) -> Topology:
         devices of this process.
 
     Raises:
-      UserError: there is no such topology, or the package that compiles for TPUs is not installed.
+      UserError: there is no such topology, or the TPU compiler is not installed.
     """
     if name == "local":
         return _local()
@@ -129,7 +129,7 @@ def _slice(name: str, version: str, sides: tuple[int, ...]) -> Sequence[Any]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"topology {name!r}: the TPU compiler refuses it ({str(error).splitlines()[0]})") from None
+        raise UserError(f"topology {name!r}: the TPU compiler rejects it ({str(error).splitlines()[0]})") from None
 
 
 def _local() -> Topology:

@@ -1,4 +1,4 @@
-"""What one round of an experiment has to do, in tokens: measured on its data, or assumed where there is none."""
+"""The work of one round of an experiment in tokens: measured on its data, or assumed without data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from selfadapt.models.model import Model
 from selfadapt.outer import OuterUpdate
 from selfadapt.types import TokenSequence, Update
 
-INSTRUCTIONS = 64  # tokens of an edit prompt beside the passage
+INSTRUCTIONS = 64  # tokens of an edit prompt besides the passage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Assumed:
       edit: of a typical edit.
       longest: of the longest edit of a batch, which all others wait for.
       line: of a line of an edit, with the title before it.
-      questions: questions a passage.
+      questions: questions per passage.
       question: of an answer prompt.
     """
 
@@ -42,7 +42,7 @@ class Assumed:
 
     @classmethod
     def parse(cls, text: str) -> Assumed:
-        """Reads `passage=200,edit=240`; what is not named keeps its default.
+        """Parses sizes such as `passage=200,edit=240`; the others keep their defaults.
 
         Raises:
           UserError: a name is unknown, or a value is no positive whole number.
@@ -80,17 +80,17 @@ class Workload:
 
 
 def workload(config: Any, model: Model, assumed: Assumed | None) -> Workload:
-    """Returns a round's work: of the experiment's own data and tokenizer where both can be read.
+    """Returns the work of a round, measured with the experiment's data and tokenizer where both can be read.
 
     Args:
       config: the experiment.
       model: the model, of which only the architecture and the tokenizer are used.
-      assumed: sizes to use whatever can be read.
+      assumed: sizes to use even if the data can be read.
 
     Raises:
       UserError: a field of the config cannot be used, or nothing can be assumed about its domain.
     """
-    reason = "as told"
+    reason = "as given"
     if assumed is None:
         reason = "assumed, since the model has no tokenizer here"
         if model.tokenizer is not None:
@@ -111,7 +111,7 @@ def _measured(config: Any, model: Model) -> Workload:
     tasks = domain.tasks("train", config.contexts, 0)
 
     def lengths(texts: Sequence[str]) -> tuple[int, ...]:
-        return tuple(map(len, model.tokenizer(list(texts), phaseose=False)["input_ids"])) if texts else ()
+        return tuple(map(len, model.tokenizer(list(texts), verbose=False)["input_ids"])) if texts else ()
 
     texts = [domain.oracle(task) for task in tasks]
     edits = lengths([text for text in texts if text is not None]) or (config.sampling.max_new_tokens,)

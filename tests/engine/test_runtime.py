@@ -1,4 +1,4 @@
-"""What CPUs get: kept memory, and streams of adapters side by side."""
+"""Settings for CPUs: the allocator, and streams of adapters side by side."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""`selfadapt plan`: what is read from compiled programs, what a plan says, and what it refuses."""
+"""`selfadapt plan`: the costs read from compiled programs, the contents of a plan, and its errors."""
 
 import dataclasses
 import json
@@ -66,7 +66,7 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert hlo.Program(compiled(layers, (16, 32), (24, 32, 32))).flops() == 24 * 2 * 16 * 32 * 32
 
 
-def test_a_loop_of_unknown_length_counts_as_often_as_told():
+def test_a_loop_of_unknown_length_counts_as_often_as_given():
     def until(x, w):
         return jax.lax.while_loop(lambda x: x.sum() < 1e6, lambda x: x @ w, x)
 
@@ -194,7 +194,7 @@ def test_the_steps_are_the_programs_that_a_run_compiles(monkeypatch):
     assert extend.inputs["cache"].k[0].shape[0] == 8
 
 
-def test_a_plan_says_what_it_takes_in_json(small, capsys):
+def test_a_plan_lists_the_costs_of_every_program_as_json(small, capsys):
     directory, fields = small
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     arguments = ["plan", f"--config={QUICKSTART}", "--topology=local", f"--tokens={TOKENS}", "--json", *overrides]
@@ -217,14 +217,14 @@ def test_a_plan_says_what_it_takes_in_json(small, capsys):
 
 
 def test_a_plan_can_be_of_some_parts_only(small):
-    config, told = loaded(small[1]), Assumed.parse(TOKENS)
-    plan = report.plan(config, "local", assumed=told, only=["adapt"])
+    config, given = loaded(small[1]), Assumed.parse(TOKENS)
+    plan = report.plan(config, "local", assumed=given, only=["adapt"])
     assert {program["phase"] for program in plan["programs"]} == set(plan["round"]["seconds"]) == {"adapt"}
     assert "sampled tokens/s" not in table.format_plan(plan)
-    scores = report.plan(config, "local", assumed=told, only=["log_likelihood"])
+    scores = report.plan(config, "local", assumed=given, only=["log_likelihood"])
     assert scores["round"]["seconds"] is None and table.format_plan(scores).endswith("It fits.")
-    with pytest.raises(UserError, match="a plan has no part 'score'; there are sample, adapt"):
-        report.plan(config, "local", assumed=told, only=["score"])
+    with pytest.raises(UserError, match="a plan has no phase 'score'; there are sample, adapt"):
+        report.plan(config, "local", assumed=given, only=["score"])
 
 
 def test_texts_that_exceed_the_context_are_an_error_that_names_the_way_out(small):
@@ -254,8 +254,8 @@ def test_texts_are_assumed_otherwise(small):
     work = workload(config, report.read_model(str(small[0])), None)
     assert work.source.startswith("assumed, since the model has no tokenizer")
     assert [len(s.ids) for s in work.updates[0].sequences][-1] == Assumed().passage
-    told = workload(config, report.read_model("tiny"), Assumed.parse("passage=9"))
-    assert told.source.startswith("as told: passage 9")
+    given = workload(config, report.read_model("tiny"), Assumed.parse("passage=9"))
+    assert given.source.startswith("as given: passage 9")
 
 
 def test_the_policy_is_trained_on_as_many_edits_as_can_be_selected():

@@ -65,8 +65,8 @@ def test_a_plan_divides_memory_and_names_the_axes(shape, tmp_path, monkeypatch):
     fields = {f"mesh.{name}": str(size) for name, size in zip(("data", "fsdp", "tensor"), shape, strict=True)}
     fields |= {"model": str(tmp_path), "contexts": "8", "edits": "2", "at_once": "16", "inner.rank": "4"}
     config = load_config(QUICKSTART, fields | {"sampling.max_new_tokens": "64", "outer.rest_em.rank": "4"})
-    told = Assumed.parse("passage=24,edit=30,longest=40,line=10,questions=2,question=12")
-    plan = report.plan(config, "local", assumed=told)
+    given = Assumed.parse("passage=24,edit=30,longest=40,line=10,questions=2,question=12")
+    plan = report.plan(config, "local", assumed=given)
     assert plan["fits"] and tuple(plan["topology"]["mesh"].values()) == shape
     assert {"sample", "adapt", "answer", "improve", "log_likelihood"} == {each["phase"] for each in plan["programs"]}
     steps = [program for program in plan["programs"] if program["phase"] == "adapt"]

@@ -201,7 +201,7 @@ def test_chunks_give_what_one_chunk_gives(model):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_too_little_memory_for_one_adapter_is_an_error_that_says_how_much(model):
+def test_too_little_memory_for_one_adapter_is_an_error_with_the_amount_needed(model):
     with pytest.raises(OutOfMemoryError, match="MiB are free"):
         adapt(model, MIXTURE[:1], memory_bytes=1000)
 
