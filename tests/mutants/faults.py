@@ -195,7 +195,7 @@ FAULTS = (
             "hidden tokens are seen",
             'packing["key_segments"][span] = number * visible',
             'packing["key_segments"][span] = number',
-            "test_hidden_tokens_are_trained_on_but_seen_by_none",
+            "test_an_update_equals_a_torch_peft_loop[padding-learned-and-hidden]",
         ),
         (
             "accumulation is a mean of means",
@@ -230,6 +230,66 @@ FAULTS = (
             "alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)",
             "alive = alive & True",
             "test_a_bad_update_is_reported_equals_the_base_and_leaves_its_neighbours_bit_for_bit",
+        ),
+        (
+            "chunks of the loss are out of order",
+            "return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)",
+            "return result[::-1].swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)",
+            "tests/engine/adapt/test_token_losses.py",
+        ),
+        (
+            "the loss is never computed in chunks",
+            "if chunks <= 1:",
+            "if chunks >= 1:",
+            "tests/engine/adapt/test_token_losses.py",
+        ),
+        (
+            "the gradient is not clipped before the optimizer",
+            "changes, optimizer_state = optimizer.update(clipped, optimizer_state, factors)",
+            "changes, optimizer_state = optimizer.update(gradient, optimizer_state, factors)",
+            "tests/engine/adapt/test_optimizers.py",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/adapt/optimizers.py",
+        "tests/engine/adapt/test_optimizers.py",
+        (
+            "weight decay is not injected",
+            'HYPERPARAMETERS = ("learning_rate", "weight_decay")',
+            'HYPERPARAMETERS = ("learning_rate",)',
+        ),
+        (
+            "sgd has no momentum",
+            "return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=0.9))",
+            "return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate))",
+        ),
+        (
+            "lion has the betas of Adam",
+            "return optax.lion(learning_rate, b1=0.9, b2=0.99, weight_decay=weight_decay)",
+            "return optax.lion(learning_rate, b1=0.9, b2=0.999, weight_decay=weight_decay)",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/adapt/work.py",
+        "tests/engine/adapt/test_optimizers.py",
+        (
+            "any transformation trains the padding of ranks",
+            "groups[update.optimizer if named else (update.optimizer, spec.rank, spec.targets)].append(k)",
+            "groups[update.optimizer].append(k)",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/adapt/train.py",
+        "tests/engine/adapt/test_optimizers.py",
+        (
+            "adapters come in the order of their optimizers",
+            "adapters = _chosen(adapters, np.argsort(trained).tolist()).on(model.mesh)",
+            "adapters = adapters.on(model.mesh)",
+        ),
+        (
+            "what pads given adapters is trained",
+            "start = dataclasses.replace(start, lora=start.lora.replace(a=a, b=b))",
+            "pass",
         ),
     ),
     *_faults(

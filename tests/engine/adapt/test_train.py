@@ -138,7 +138,7 @@ def change(model, adapters, tokens):
 
 
 @pytest.mark.parametrize("number", range(len(MIXTURE)), ids=NAMES)
-def test_an_update_beside_others_equals_a_torch_peft_loop(model, together, number):
+def test_an_update_equals_a_torch_peft_loop(model, together, number):
     losses, expected, tokens = by_peft(model, MIXTURE[number])
     adapters = together[number]  # its neighbors differ in everything
     assert adapters.status == ["ok"]
@@ -221,7 +221,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", [*BAD, "empty", "long", "unknown-token"])
-def test_a_bad_update_is_reported_equals_the_base_and_leaves_its_neighbors_bit_for_bit(model, clean, kind):
+def test_a_bad_update_is_reported_equals_the_base_and_leaves_its_neighbours_bit_for_bit(model, clean, kind):
     healthy, clean = clean
     bad = {
         "empty": healthy[2].replace(sequences=[]),
