@@ -76,7 +76,7 @@ def divided(adapters: int, mesh: Any) -> tuple[int, int]:
 
     A single adapter's rows are divided over the shards; several adapters are divided themselves.
     """
-    shards = sharding.shards(mesh)
+    shards = sharding.num_shards(mesh)
     return (1, shards) if adapters == 1 else (shards, 1)
 
 

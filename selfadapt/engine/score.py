@@ -17,17 +17,17 @@ from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
-from selfadapt.models.model import check_base
+from selfadapt.models.model import Model, check_base
 from selfadapt.parallel import sharding
 from selfadapt.telemetry import meter
 
 Array = jax.Array
 
-LOGITS_BYTES = 64 << 20  # of logits held at once
+LOGITS_BYTES = 64 << 20  # logits held at once by `sum_logprobs`
 
 
 def log_likelihood(
-    model: Any,
+    model: Model,
     prompts: Sequence[Any],
     targets: Sequence[Any],
     *,
@@ -35,9 +35,9 @@ def log_likelihood(
     normalize: bool = False,
     memory_bytes: int | None = None,
 ) -> Any:
-    """Returns how probable each target is as the continuation of its prompt.
+    """Returns the log-probability of each target as the continuation of its prompt.
 
-    Prompt and target are tokenised apart, the prompt with the tokenizer's special tokens and the target
+    Prompt and target are tokenised separately, the prompt with the tokenizer's special tokens and the target
     without, and joined as ids; a target that begins a new word brings its own leading space.
 
     Args:
@@ -46,8 +46,8 @@ def log_likelihood(
         all share.
       targets: one for each prompt, in the same structure.
       adapters: a stack of K adapters, or `None` for the base model.
-      normalize: give the mean over the target's tokens instead of the sum.
-      memory_bytes: memory for one batch; by default what the device has free.
+      normalize: return the mean over the target's tokens instead of the sum.
+      memory_bytes: memory on each device for one chunk of the rows; by default what the device has free.
 
     Returns:
       Log-probabilities in nats, float32, `[prompts]`; with adapters a list of one such array for each. NaN
@@ -79,27 +79,25 @@ def log_likelihood(
                 f"{batching.where(adapters, head)} and its target have {len(joined)} tokens; "
                 f"the model has {config.max_position_embeddings} positions"
             )
-    itemsize = jnp.dtype(model.params["embed_tokens"].dtype).itemsize
-    waves = batching.plan_waves(
+    chunks = schedule(
+        model,
         [head.adapter for head in heads],
         [len(joined) for joined in tokens],
-        lambda length: batching.prefill_bytes(config, length, itemsize),
-        int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
-        sharding.shards(model.mesh),
-        1 if adapters is None else len(adapters.lora.scale),
+        stack=1 if adapters is None else len(adapters.lora.scale),
+        memory_bytes=memory_bytes,
     )
     scores, padded = np.zeros(len(heads), np.float32), 0
-    for wave in waves:
-        rows, _ = batching.padded_tokens(wave, tokens)
+    for chunk in chunks:
+        rows, _ = batching.padded_tokens(chunk, tokens)
         padded += rows.size
-        width = batching.bucket(max(len(tails[index].tokens) for _, _, index in wave.places()), granule=4)
-        start, length = np.ones(wave.shape, np.int32), np.zeros(wave.shape, np.int32)
-        for k, r, index in wave.places():
+        width = target_width(max(len(tails[index].tokens) for _, _, index in chunk.places()))
+        start, length = np.ones(chunk.shape, np.int32), np.zeros(chunk.shape, np.int32)
+        for k, r, index in chunk.places():
             start[k, r], length[k, r] = len(heads[index].tokens), len(tails[index].tokens)
         with sharding.using(model.mesh):
-            lora = batching.wave_lora(adapters, wave, sharding.shards(model.mesh))
-            values = np.asarray(_score(model.params, lora, rows, start, length, config, width))
-        for k, r, index in wave.places():
+            lora = batching.chunk_lora(adapters, chunk, sharding.num_shards(model.mesh))
+            values = np.asarray(sum_logprobs(model.params, lora, rows, start, length, config, width))
+        for k, r, index in chunk.places():
             scores[index] = values[k, r] / (length[k, r] if normalize else 1)
     specs = () if adapters is None else adapters.specs
     sizes = [(tail.adapter, len(joined), len(tail.tokens)) for joined, tail in zip(tokens, tails, strict=True)]
@@ -115,8 +113,35 @@ def log_likelihood(
     return lists[0] if adapters is None else lists
 
 
-@functools.partial(jax.jit, static_argnames=("config", "width"))
-def _score(
+def schedule(
+    model: Model, owners: Sequence[int], lengths: Sequence[int], *, stack: int = 1, memory_bytes: int | None = None
+) -> list[batching.Chunk]:
+    """Returns the chunks of rows that `log_likelihood` runs one after another.
+
+    Args:
+      model: the model, of which only architecture, dtype and mesh are used.
+      owners: the adapter of each row (a prompt with its target), 0 without adapters.
+      lengths: the tokens of each row.
+      stack: adapters in the stack, a mesh's padding included; 1 without adapters.
+      memory_bytes: memory for one chunk on each device; by default what a device has free.
+    """
+    return batching.plan_chunks(
+        owners,
+        lengths,
+        lambda length: batching.prefill_bytes(model.config, length, model.dtype.itemsize),
+        int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
+        sharding.num_shards(model.mesh),
+        stack,
+    )
+
+
+def target_width(longest: int) -> int:
+    """Returns the padded number of target tokens of a chunk whose longest target has `longest`."""
+    return batching.padded_size(longest, granule=4)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "width", "logits_bytes"))
+def sum_logprobs(
     params: decoder.Params,
     lora: Lora | None,
     tokens: Array,
@@ -124,22 +149,51 @@ def _score(
     length: Array,
     config: ModelConfig,
     width: int,
+    logits_bytes: int = LOGITS_BYTES,
 ) -> Array:
-    """Sums the log-probabilities of `length` tokens from place `start` of each row of `[K, R, T]`."""
+    """Sums the log-probabilities of each row's target tokens, in float32; the program of `log_likelihood`.
+
+    Args:
+      params: the base parameters.
+      lora: K adapters, or `None` (K is 1).
+      tokens: prompts with their targets, right-padded, `[K, R, T]`.
+      start: the index of each row's first target token, at least 1, `[K, R]`.
+      length: the number of its target tokens, `[K, R]`; 0 where a row is padding.
+      config: the architecture.
+      width: at least the largest length (`target_width`).
+      logits_bytes: the most bytes of logits that are in memory at once, on each device.
+
+    Returns:
+      The sums in nats, `[K, R]`.
+    """
     hidden = decoder.forward(params, config, tokens, lora=lora)
     places = jnp.minimum(start[..., None] + jnp.arange(width), tokens.shape[-1] - 1)  # [K, R, W]
     wanted = jnp.take_along_axis(tokens, places, axis=-1)
     hidden = jnp.take_along_axis(hidden, places[..., None] - 1, axis=2)
 
     def one(position):
-        states, tokens = position  # one of each shard
+        states, tokens = position  # one position of each shard
         logits = decoder.logits(params, config, states)
         gold = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
         return gold - jax.nn.logsumexp(logits, axis=-1)
 
-    # Blocks of positions, so that the logits of all rows never stand in memory together.
-    shards = sharding.current_shards()
-    block = max(1, min(wanted.size // shards, LOGITS_BYTES // (8 * config.vocab_size)))
+    # Blocks of positions, so that the logits of all rows are never in memory together.
+    shards = sharding.current_num_shards()
+    block = max(1, min(wanted.size // shards, logits_bytes // (8 * config.vocab_size)))
     flat = hidden.reshape(shards, -1, hidden.shape[-1]).swapaxes(0, 1), wanted.reshape(shards, -1).swapaxes(0, 1)
     logprobs = jax.lax.map(one, flat, batch_size=block).swapaxes(0, 1).reshape(wanted.shape)
-    return sharding.whole(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))
+    return sharding.replicate(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))
+
+
+def lower(model: Model, lora: Lora | None, shape: tuple[int, int, int], width: int) -> jax.stages.Lowered:
+    """Traces `sum_logprobs` for a model whose parameters, and adapters, may be abstract arrays.
+
+    Args:
+      model: the model; on a mesh the program is divided over it.
+      lora: the adapters of a chunk, `None` for the base model.
+      shape: the chunk's padded adapters, rows for each and tokens of each row.
+      width: padded target tokens (`target_width`).
+    """
+    tokens, row = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape[:2], jnp.int32)
+    with sharding.using(model.mesh):
+        return sum_logprobs.lower(model.params, lora, tokens, row, row, model.config, width)

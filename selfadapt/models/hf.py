@@ -383,7 +383,7 @@ def _load_parts(handles: dict[str, Any], weight: Weight, layers: int, dtype: Any
         return part
 
     shape = weight.array_shape(layers)
-    return sharding.build(
+    return sharding.make_array(
         where, shape, weight.axes, lambda index: read(tuple((part.start, part.stop) for part in index))
     )
 

@@ -69,7 +69,7 @@ def factor_axes(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def stack_size(count: int, where: Any) -> int:
     """Returns how many adapters a stack of `count` has on a mesh, padding included."""
-    return count if count == 1 else sharding.round_up(count, sharding.shards(where))
+    return count if count == 1 else sharding.round_up(count, sharding.num_shards(where))
 
 
 def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[str], where: Any) -> Lora:
@@ -196,7 +196,7 @@ class Adapters:
                 leaf = jnp.pad(leaf, [(0, count - have if i == axis else 0) for i in range(leaf.ndim)])
             elif have > count:
                 leaf = jax.lax.slice_in_dim(leaf, 0, count, axis=axis)
-            return sharding.place(where, leaf, axes)
+            return sharding.put(where, leaf, axes)
 
         return dataclasses.replace(self, lora=self.lora.map(put))
 

@@ -227,7 +227,7 @@ def random_params(
         else:
             key, own = jax.random.split(key)
             leaf = _normal(own, shape, jnp.dtype(dtype).name)
-        (params["layers"] if weight.stacked else params)[name] = sharding.place(mesh, leaf, weight.axes)
+        (params["layers"] if weight.stacked else params)[name] = sharding.put(mesh, leaf, weight.axes)
     return params
 
 

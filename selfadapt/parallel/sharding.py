@@ -1,8 +1,8 @@
-"""Where every array lies: the mesh of devices, and one table from logical axes to its axes.
+"""The mesh of devices, and how every array is sharded over it: one table from logical axes to mesh axes.
 
-The mesh has three axes. `data` holds copies: each has its own adapters or rows, and nothing of a training
-step crosses it. `fsdp` divides adapters and rows likewise, and the weights beside them: a layer's weights
-are gathered over it when they are used (ZeRO-3). `tensor` divides heads and wide features, as in Megatron.
+The mesh has three axes. `data` is data parallelism: adapters or rows are sharded over it, weights are replicated, and a
+training step has no communication over it. `fsdp` shards adapters and rows too, and also the weights: a layer's weights
+are gathered over it when they are used (ZeRO-3). `tensor` shards heads and MLP features, as in Megatron.
 
 Programs name the logical axes of their arrays with `shard`; outside `using(mesh)` that does nothing, and
 the same programs run on one device.
@@ -25,13 +25,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from selfadapt.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")  # a shard is one place along these: it has adapters, or rows, of its own
+BATCH_AXES = ("data", "fsdp")  # adapters, or rows, are sharded over these
 
-# Logical axis -> the mesh axes that divide it. What is not named here is whole everywhere, and so is an axis whose
-# size the mesh axes do not divide, or whose mesh axes an earlier axis of the same array has taken: adapters lie on
-# the shards, and where there is a single adapter its rows do.
+# Logical axis -> the mesh axes that it is sharded over. An axis is not sharded if it is absent here, if its size is not
+# a multiple of the mesh axes' sizes, or if an earlier axis of the array uses the same mesh axes: several adapters are
+# sharded themselves, and of a single one the rows are.
 RULES: dict[str, tuple[str, ...]] = {
-    # Parameters. Layers are whole: they are scanned.
+    # Parameters. Layers are not sharded: they are scanned.
     "vocab": ("tensor",),
     "embed": ("fsdp",),  # the hidden features, as an axis of a weight
     # Parameters, adapters' features, activations
@@ -42,23 +42,23 @@ RULES: dict[str, tuple[str, ...]] = {
     "adapters": BATCH_AXES,
     "rows": BATCH_AXES,
     "batch": BATCH_AXES,  # adapters and their rows as one axis
-    # The same where activations have come together over `fsdp`, and their features lie on it instead
+    # The same where activations have been gathered over `fsdp` and their features are sharded over it instead
     "data_adapters": ("data",),
     "data_rows": ("data",),
 }
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh | None:
-    """Makes a mesh of all devices (of all processes), or of some.
+    """Makes a mesh of all devices (of all processes), or of some of them.
 
     Args:
-      data: devices along `data`; -1 takes what the others leave, for one of the three.
+      data: devices along `data`. One of the three sizes may be -1: all devices that the others leave.
       fsdp: devices along `fsdp`.
       tensor: devices along `tensor`.
       devices: the devices, all by default. A single process may use fewer than it has: the first ones.
 
     Returns:
-      The mesh, or `None` for a single device, where nothing has to be divided.
+      The mesh, or `None` for a single device.
 
     Raises:
       UserError: the sizes do not multiply to the number of devices.
@@ -85,29 +85,30 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     if asked == 1 and jax.process_count() == 1:
         return None
     shape = tuple(sizes[name] for name in AXES)
-    places = np.asarray(devices[:asked]).reshape(shape)
+    grid = np.asarray(devices[:asked]).reshape(shape)
     if len(devices) == asked:
-        # Neighbours on a TPU's torus become neighbours on the mesh; a side of the torus may be cut for two axes.
-        places = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(places, AXES, axis_types=(AxisType.Auto,) * 3)
+        # Neighbours on a TPU's torus become neighbours on the mesh; a side of the torus may be split into two axes.
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def shards(mesh: Any) -> int:
-    """Returns how many shards a mesh has: the places that hold adapters, or rows, of their own; 1 without a mesh."""
+def num_shards(mesh: Any) -> int:
+    """Returns the number of data-parallel shards, which adapters, or rows, are divided over; 1 without a mesh."""
     return 1 if mesh is None else math.prod(mesh.shape[name] for name in BATCH_AXES)
 
 
-def current_shards() -> int:
-    """Returns the shards of the mesh that is in use where a program is traced."""
+def current_num_shards() -> int:
+    """Returns the number of data-parallel shards of the mesh in use while a program is traced."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else shards(mesh)
+    return 1 if mesh.empty else num_shards(mesh)
 
 
 def product(x: jax.Array, weight: jax.Array, inside: str, outside: str, multiply: Any = jnp.matmul) -> jax.Array:
-    """Multiplies activations with a weight whose hidden features lie on `fsdp`, inside a program.
+    """Multiplies activations with a weight whose hidden features are sharded over `fsdp`, inside a program.
 
-    Many tokens wait for the weight to be gathered, as in training and prefill. Few tokens (a step of decoding)
-    go to where the weight's parts are instead, and their sums come back: that moves less.
+    For many tokens, as in training and prefill, the weight is gathered. For few tokens (a step of decoding) the
+    activations are gathered instead, multiplied with the weight's parts, and the sums are scattered again: that moves
+    fewer bytes.
 
     Args:
       x: `[adapters, rows, time, in]`.
@@ -119,18 +120,18 @@ def product(x: jax.Array, weight: jax.Array, inside: str, outside: str, multiply
     Returns:
       `[adapters, rows, time, out]`.
     """
-    if not _stays(x.size // x.shape[-1], *weight.shape):
+    if not _keeps_weight_sharded(x.size // x.shape[-1], *weight.shape):
         return multiply(x, shard(weight, inside, outside))
-    lies = {"hidden": "embed"}
-    x = shard(x, "data_adapters", "data_rows", "time", lies.get(inside, inside))
-    y = multiply(x, shard(weight, lies.get(inside, inside), lies.get(outside, outside)))
-    if outside in lies:  # or XLA would rather gather the weight
-        y = shard(y, "data_adapters", "data_rows", "time", lies[outside])
+    stored = {"hidden": "embed"}  # the axis of a weight as it is stored
+    x = shard(x, "data_adapters", "data_rows", "time", stored.get(inside, inside))
+    y = multiply(x, shard(weight, stored.get(inside, inside), stored.get(outside, outside)))
+    if outside in stored:  # without this, XLA gathers the weight
+        y = shard(y, "data_adapters", "data_rows", "time", stored[outside])
     return shard(y, "adapters", "rows", "time", outside)
 
 
 def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns rows of a table whose features lie on `fsdp`, inside a program.
+    """Returns rows of a table whose features are sharded over `fsdp`, inside a program.
 
     Args:
       table: `[vocab, hidden]`.
@@ -139,7 +140,7 @@ def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
     Returns:
       `[adapters, rows, time, hidden]`.
     """
-    if _stays(index.size, *table.shape):
+    if _keeps_weight_sharded(index.size, *table.shape):
         index = shard(index, "data_adapters", "data_rows", "time")
         found = shard(table[index], "data_adapters", "data_rows", "time", "embed")
     else:
@@ -147,8 +148,8 @@ def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
     return shard(found, "adapters", "rows", "time", "hidden")
 
 
-def _stays(tokens: int, inside: int, outside: int) -> bool:
-    """Whether a weight stays where it is because the tokens that meet over `fsdp` are smaller."""
+def _keeps_weight_sharded(tokens: int, inside: int, outside: int) -> bool:
+    """Returns whether gathering the activations over `fsdp` moves fewer bytes than gathering the weight."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["fsdp"] == 1:
         return False
@@ -162,7 +163,7 @@ def round_up(count: int, multiple: int) -> int:
 
 @contextlib.contextmanager
 def using(mesh: Mesh | None):
-    """Makes a mesh the one that `shard` speaks of, for programs called inside; `None` for no mesh."""
+    """Sets the mesh that `shard` and `replicate` refer to in programs called inside; `None` for no mesh."""
     if mesh is None:
         yield
     else:
@@ -171,7 +172,7 @@ def using(mesh: Mesh | None):
 
 
 def spec(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
-    """Returns how an array of a shape with logical axes is divided over a mesh.
+    """Returns the partition of an array of a shape with logical axes.
 
     >>> mesh = jax.sharding.AbstractMesh((2, 2, 2), AXES)
     >>> tuple(spec(mesh, (28, 3584, 512), ("layers", "embed", "kv_heads")))
@@ -194,40 +195,40 @@ def spec(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> Partiti
 
 
 def sharding(mesh: Mesh | None, shape: Sequence[int], axes: Sequence[str | None]) -> jax.sharding.Sharding:
-    """Returns where an array lies on a mesh; on the default device without one."""
+    """Returns the sharding of an array with logical axes; that of the default device without a mesh."""
     if mesh is None:
         return jax.sharding.SingleDeviceSharding(jnp.zeros(()).device)
     return NamedSharding(mesh, spec(mesh, shape, axes))
 
 
 def abstract(mesh: Mesh | None, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
-    """Returns shape, dtype and place of an array, without the array."""
+    """Returns an abstract array: shape, dtype and sharding."""
     return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding(mesh, shape, axes))
 
 
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Says inside a program where an array with these logical axes lies; `None` is a whole axis."""
+    """Constrains the sharding of an array with these logical axes inside a program; `None` is an unsharded axis."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(mesh, x.shape, axes))
 
 
-def whole(tree: Any) -> Any:
-    """Says inside a program that arrays lie whole on every device, so that every process can read them."""
+def replicate(tree: Any) -> Any:
+    """Constrains arrays inside a program to be replicated, so that every process can read them."""
     if jax.sharding.get_abstract_mesh().empty:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
-def build(
+def make_array(
     mesh: Mesh | None, shape: Sequence[int], axes: Sequence[str | None], read: Callable[[tuple[slice, ...]], np.ndarray]
 ) -> jax.Array:
-    """Makes an array on a mesh of which each process computes only the parts that its devices hold.
+    """Makes a sharded array of which each process computes only the parts that its devices hold.
 
     Args:
       mesh: the mesh, or `None`.
-      shape: the whole array's shape.
+      shape: the array's global shape.
       axes: its logical axes.
       read: returns a part of the array, given its slices.
     """
@@ -240,8 +241,8 @@ def build(
     return jax.make_array_from_callback(tuple(shape), sharding(mesh, shape, axes), part)
 
 
-def place(mesh: Mesh | None, value: Any, axes: Sequence[str | None]) -> jax.Array:
-    """Returns an array where the table wants it, moved if it lies elsewhere."""
+def put(mesh: Mesh | None, value: Any, axes: Sequence[str | None]) -> jax.Array:
+    """Returns an array with the sharding of its logical axes, moved if it has another."""
     if mesh is None:
         return jnp.asarray(value)
     wanted = sharding(mesh, value.shape, axes)
@@ -249,26 +250,26 @@ def place(mesh: Mesh | None, value: Any, axes: Sequence[str | None]) -> jax.Arra
         if value.sharding.is_equivalent_to(wanted, value.ndim):
             return value
         if value.sharding.device_set == wanted.device_set:
-            return _moved(wanted)(value)
+            return _reshard(wanted)(value)
     value = np.asarray(value)
-    return build(mesh, value.shape, axes, lambda index: value[index])
+    return make_array(mesh, value.shape, axes, lambda index: value[index])
 
 
 def to_host(tree: Any) -> Any:
-    """Returns arrays as NumPy arrays, whole on every process.
+    """Returns arrays as NumPy arrays, complete on every process.
 
-    Where processes hold only parts, all of them must call this together.
+    Where processes hold only parts, all of them must call this at the same point.
     """
 
     def gathered(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
             return leaf
-        # One by one: of many collectives under way on a CPU, none might get the threads that it needs.
-        return np.asarray(_moved(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf))
+        # One after another: many concurrent collectives on a CPU can deadlock for want of threads.
+        return np.asarray(_reshard(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf))
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gathered, tree)))
 
 
 @functools.lru_cache(maxsize=256)
-def _moved(wanted: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+def _reshard(wanted: NamedSharding) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(lambda x: x, out_shardings=wanted)

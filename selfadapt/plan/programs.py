@@ -19,7 +19,7 @@ from selfadapt.engine import memory, score
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
-from selfadapt.engine.generate.choose import Choice
+from selfadapt.engine.generate import programs as generation
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.lora import Lora, abstract_lora, resolve_targets, stack_size
@@ -72,7 +72,7 @@ class Machine:
     @property
     def shards(self) -> int:
         """Data-parallel shards of the mesh."""
-        return sharding.shards(self.mesh)
+        return sharding.num_shards(self.mesh)
 
     def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
         """Returns an abstract array with the sharding of a real one."""
@@ -149,28 +149,23 @@ class Planner:
 
     def scoring(self) -> Iterator[Step]:
         """Yields the program of `log_likelihood` on every question, which a round itself does not use."""
-        targets = batching.bucket(min(16, self.config.answer.max_new_tokens), granule=4)
-        lengths = [(owner, length + targets) for owner, length in self._questions()]
-        config, stack = self.model.config, self._stack(self._adapters())
-        wave, waves = self._wave(lengths, functools.partial(batching.prefill_bytes, config), stack)
-        tokens, ends = batching.padded_tokens(wave, [range(length) for _, length in lengths])
-        tokens[:] = 0
-        start, length = np.maximum(ends - targets, 1), np.minimum(ends, targets)
-        lora = self._lora(wave.shape[0], self.work.updates[0])
-
-        def lower() -> Any:
-            with sharding.using(self.machine.mesh):
-                return score._score.lower(self.model.params, lora, tokens, start, length, config, targets)
-
+        width = score.target_width(min(16, self.config.answer.max_new_tokens))
+        owners, prompts = zip(*self._questions(), strict=True)
+        lengths = [length + width for length in prompts]
+        model, stack = self.model, self._stack(self._adapters())
+        chunks = score.schedule(model, owners, lengths, stack=stack, memory_bytes=self.budget)
+        chunk = _largest(chunks)
+        shape = (*chunk.shape, batching.padded_length(chunk, lengths))
+        lora = self._lora(chunk.shape[0], self.work.updates[0])
         yield Step(
-            name=f"log_likelihood {'x'.join(map(str, tokens.shape))}",
+            name=f"log_likelihood {'x'.join(map(str, shape))}",
             phase="log_likelihood",
             runs=0,
-            tokens=sum(length for _, length in lengths) / waves,
-            padded=tokens.size,
-            inputs={"weights": self.model.params, "adapters": lora},
-            held=self._held(stack, wave),
-            lower=lower,
+            tokens=sum(lengths) / len(chunks),
+            padded=math.prod(shape),
+            inputs={"weights": model.params, "adapters": lora},
+            held=self._held(stack, chunk),
+            lower=lambda: score.lower(model, lora, shape, width),
         )
 
     def _adapters(self) -> int:
@@ -200,26 +195,11 @@ class Planner:
         targets = resolve_targets({name for u in updates for name in resolve_targets(u.targets, config)}, config)
         return abstract_lora(config, count, max(u.rank for u in updates), targets, self.machine.mesh)
 
-    def _held(self, stack: int, wave: batching.Wave) -> dict[str, int]:
-        """Returns what lies beside a wave: the first weights, and the stack where the wave's adapters are a copy."""
-        copied = stack > 1 and wave.shape[0] != stack
+    def _held(self, stack: int, chunk: batching.Chunk) -> dict[str, int]:
+        """Returns what is kept beside a chunk: the first weights, and the stack if the chunk's adapters are copies."""
+        copied = stack > 1 and chunk.shape[0] != stack
         lora = self._lora(stack, self.work.updates[0]) if copied else None
         return {"weights": self.first_weights, "adapters": device_bytes(lora)}
-
-    def _wave(
-        self, lengths: Sequence[tuple[int, int]], row_bytes: Callable[[int, int], int], stack: int
-    ) -> tuple[batching.Wave, int]:
-        """Returns the largest of the waves of some rows (adapter, tokens), which stands for all, and their number."""
-        itemsize = np.dtype(self.model.params["norm"].dtype).itemsize
-        waves = batching.plan_waves(
-            [owner for owner, _ in lengths],
-            [length for _, length in lengths],
-            lambda length: row_bytes(length, itemsize),
-            self.budget,
-            self.machine.shards,
-            stack,
-        )
-        return max(waves, key=lambda wave: math.prod(wave.shape)), len(waves)
 
     def _generating(
         self,
@@ -228,7 +208,7 @@ class Planner:
         texts: _Texts,
         update: Update | None,
         count: int,
-        chunks: float,
+        repeats: float,
     ) -> Iterator[Step]:
         """Yields the two programs of `generate`.
 
@@ -238,78 +218,55 @@ class Planner:
           texts: what is written.
           update: what the adapters were made by; `None` for the base model.
           count: adapters.
-          chunks: how often a round does all this.
+          repeats: how often a round does all this.
         """
-        model, config = self.model, self.model.config
-        stack = 1 if update is None else self._stack(count)
-
-        def row_bytes(length: int, itemsize: int) -> int:
-            return sampling.row_bytes(config, length, texts.samples, texts.most, itemsize, model.mesh)
-
-        wave, waves = self._wave(lengths, row_bytes, stack)
-        tokens, ends = batching.padded_tokens(wave, [range(length) for _, length in lengths])
-        tokens[:] = 0
-        adapters, prompts, width = tokens.shape
-        shape = (adapters, prompts * texts.samples)
-        lora = None if update is None else self._lora(adapters, update)
-        choice = Choice(
-            keys=np.zeros((*shape, 2), np.uint32),
-            temperature=np.zeros(shape, np.float32),
-            top_p=np.ones(shape, np.float32),
-            top_k=np.zeros(shape, np.int32),
+        model, stack = self.model, 1 if update is None else self._stack(count)
+        owners, prompts = zip(*lengths, strict=True)
+        chunks = sampling.schedule(
+            model,
+            owners,
+            prompts,
+            samples=texts.samples,
+            max_new_tokens=texts.most,
+            stack=stack,
+            memory_bytes=self.budget,
         )
+        chunk = _largest(chunks)
+        adapters, rows = chunk.shape
+        shape = (adapters, rows, width := batching.padded_length(chunk, prompts))
+        lora = None if update is None else self._lora(adapters, update)
         inputs = {"weights": model.params} | ({} if lora is None else {"adapters": lora})
-        held = self._held(stack, wave)
-
-        def start(room: int) -> Any:
-            with sharding.using(self.machine.mesh):
-                return sampling._start.lower(
-                    model.params, lora, tokens, ends, choice, config, texts.samples, room, texts.mode
-                )
-
+        held = self._held(stack, chunk)
+        options: dict[str, Any] = {"samples": texts.samples, "mode": texts.mode}
+        first_slots = generation.cache_slots(width, 1, texts.most)
         yield Step(
-            name=f"{phase} start {adapters}x{prompts}x{width}",
+            name=f"{phase} start {'x'.join(map(str, shape))}",
             phase=phase,
-            runs=waves * chunks,
-            tokens=sum(length for _, length in lengths) / waves,
-            padded=tokens.size,
+            runs=len(chunks) * repeats,
+            tokens=sum(prompts) / len(chunks),
+            padded=math.prod(shape),
             inputs=inputs,
             held=held,
-            lower=lambda: start(sampling._slots(width, 1, texts.most)),
+            lower=lambda: generation.lower_start(model, lora, shape, slots=first_slots, **options),
         )
         if texts.longest == 1:
             return
-        trips = min(sampling.CHUNK, texts.longest - 1)
+        trips = min(generation.DECODE_STEPS, texts.longest - 1)
         # The cache doubles as texts grow; its last size stands for all.
-        room = sampling._slots(width, texts.longest - 1, texts.most)
-        state = self._started(start(room).out_info[0])
-
-        def extend() -> Any:
-            with sharding.using(self.machine.mesh):
-                return sampling._extend.lower(model.params, lora, state, choice, np.int32(0), config, texts.mode)
-
+        slots = generation.cache_slots(width, texts.longest - 1, texts.most)
+        state = generation.abstract_state(model, lora, shape, slots=slots, **options)
         runs = (texts.longest - 1) / trips
         yield Step(
-            name=f"{phase} extend {adapters}x{shape[1]}, {room} slots",
+            name=f"{phase} extend {adapters}x{rows * texts.samples}, {slots} slots",
             phase=phase,
-            runs=waves * chunks * runs,
-            tokens=len(lengths) * texts.samples * (texts.typical - 1) / waves / runs,
-            padded=math.prod(shape) * trips,
+            runs=len(chunks) * repeats * runs,
+            tokens=len(lengths) * texts.samples * (texts.typical - 1) / len(chunks) / runs,
+            padded=adapters * rows * texts.samples * trips,
             inputs=inputs | {"cache": state.cache},
             held=held,
-            lower=extend,
+            lower=lambda: generation.lower_extend(model, lora, state, mode=texts.mode),
             trips=trips,
         )
-
-    def _started(self, state: Any) -> sampling.State:
-        """Returns the abstract state of a wave of texts, laid out as `Cache.laid_out` says."""
-
-        def placed(leaf: Any, axes: tuple[str | None, ...] = ()) -> jax.ShapeDtypeStruct:
-            return self.machine.array(leaf.shape, leaf.dtype, axes or (None,) * len(leaf.shape))
-
-        cache = state.cache.map(placed)
-        small = {name: placed(getattr(state, name)) for name in ("tokens", "positions", "slot", "step", "done")}
-        return sampling.State(cache=cache, **small)
 
     def _adapting(self, phase: str, updates: list[Update], chunks: float) -> Iterator[Step]:
         """Yields the training steps of one `adapt`, one program for each shape.
@@ -383,6 +340,11 @@ class Planner:
         lora = self._trained(updates)
         held = {"weights": self.weights + self.first_weights, "adapters": device_bytes(lora)}
         return Step(f"{phase} join {len(updates)}", phase, chunks, 0, 0, {"adapters": lora}, held, None)
+
+
+def _largest(chunks: Sequence[batching.Chunk]) -> batching.Chunk:
+    """Returns the chunk with the most rows, which stands for all."""
+    return max(chunks, key=lambda chunk: math.prod(chunk.shape))
 
 
 @dataclasses.dataclass(frozen=True)

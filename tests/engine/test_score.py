@@ -51,14 +51,23 @@ def test_sampled_texts_score_the_sum_of_their_log_probabilities(model):
         np.testing.assert_allclose(values, [sample.logprobs.sum() for sample in each], atol=1e-3)
 
 
-def test_scores_do_not_depend_on_waves_or_blocks(model, monkeypatch):
+def test_scores_do_not_depend_on_chunks(model):
     prompts, targets = prompts_of((3, 40, 11, 22)), prompts_of((5, 6, 13, 9), seed=1)
     expected = log_likelihood(model, prompts, targets)
     np.testing.assert_allclose(log_likelihood(model, prompts, targets, memory_bytes=1), expected, rtol=1e-5)
-    score._score.clear_cache()
-    monkeypatch.setattr(score, "LOGITS_BYTES", 8 * model.config.vocab_size * 3)
-    np.testing.assert_allclose(log_likelihood(model, prompts, targets), expected, rtol=1e-5)
-    score._score.clear_cache()
+
+
+def test_the_projection_to_the_vocabulary_may_be_done_in_blocks(model):
+    tokens = np.asarray(prompts_of((16,) * 6)).reshape(1, 6, 16).astype(np.int32)
+    start, length = np.arange(1, 7, dtype=np.int32)[None], np.full((1, 6), 7, np.int32)
+    arguments = (model.params, None, tokens, start, length, model.config, score.target_width(7))
+    expected = score.sum_logprobs(*arguments)
+    three_positions = 8 * model.config.vocab_size * 3  # 48 do not divide by it
+    np.testing.assert_allclose(score.sum_logprobs(*arguments, logits_bytes=5 * three_positions), expected, rtol=1e-5)
+    for r in range(6):
+        row = tokens[0, r].tolist()
+        wanted = slow_score(model, row[: r + 1], row[r + 1 : r + 8])
+        assert expected[0, r] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_target_text_gets_no_special_tokens(model):

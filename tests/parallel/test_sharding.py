@@ -10,7 +10,7 @@ from selfadapt.parallel import sharding
 
 def test_a_single_device_needs_no_mesh():
     assert sharding.make_mesh(devices=jax.devices()[:1]) is None
-    assert sharding.shards(None) == 1
+    assert sharding.num_shards(None) == 1
     x = np.ones((2, 3))
     assert sharding.shard(x, "adapters", "rows") is x
 

@@ -63,11 +63,11 @@ def initial_adapters(config: ModelConfig, updates: Sequence[Update], where: shar
         features_in, features_out = config.projections()[name]
         a_axes, b_axes = factor_axes(name)
         shape = (config.num_layers, count, features_in, rank)
-        a[name] = sharding.build(where, shape, a_axes, functools.partial(drawn, name))
-        b[name] = sharding.build(where, (config.num_layers, count, rank, features_out), b_axes, zeros)
+        a[name] = sharding.make_array(where, shape, a_axes, functools.partial(drawn, name))
+        b[name] = sharding.make_array(where, (config.num_layers, count, rank, features_out), b_axes, zeros)
     scale = np.zeros(count, np.float32)
     scale[: len(specs)] = [spec.output_scale for spec in specs]
-    return Adapters(Lora(a, b, sharding.place(where, scale, ("adapters",))), tuple(specs))
+    return Adapters(Lora(a, b, sharding.put(where, scale, ("adapters",))), tuple(specs))
 
 
 def adapt(

@@ -73,7 +73,7 @@ def token_losses(
         gold = jnp.where(jnp.arange(config.vocab_size) == targets[..., None], scores, 0.0).sum(-1)
         return jax.nn.logsumexp(scores, axis=-1) - gold
 
-    shards = sharding.current_shards()  # a chunk has as many tokens of each
+    shards = sharding.current_num_shards()  # a chunk has as many tokens of each
     count = math.prod(targets.shape) // shards
     chunks = math.ceil(count * config.vocab_size * 4 / logits_bytes)
     if chunks <= 1:

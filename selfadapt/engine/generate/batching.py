@@ -1,8 +1,8 @@
-"""From prompts as a user writes them to few, well-filled device shapes; shared by `sample` and `score`.
+"""Prompts of very different lengths in few device shapes with little padding; for `generate` and `log_likelihood`.
 
-Prompts become `Row`s (token ids and the adapter they are for), and rows become `Wave`s: sets of rows that
-run together as one `[adapters, rows, time]` array, chosen so that padding stays below half of the work in
-each dimension and the wave fits the memory there is.
+Prompts become `Row`s (token ids, and the adapter that they are for), and rows become `Chunk`s: sets of rows that run
+together as one `[adapters, rows, time]` array, chosen so that padding is less than half of the work in each dimension
+and the chunk fits into memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from selfadapt.errors import InvalidValueError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
+from selfadapt.models.model import Model
 from selfadapt.parallel import sharding
 
-LENGTH_GRANULE = 16  # tokens; shorter differences than this never make a new shape
+LENGTH_GRANULE = 16  # tokens; lengths are padded to multiples of it
 SPLIT_BELOW = 64  # tokens; rows are not separated by length when the longest is this short
 
 
@@ -30,7 +31,7 @@ class Row:
 
     Attributes:
       adapter: index of the adapter, 0 without adapters.
-      index: place of the prompt in its (adapter's) list.
+      index: position of the prompt in its (adapter's) list.
       tokens: its token ids.
     """
 
@@ -40,32 +41,33 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wave:
+class Chunk:
     """Rows that run together.
 
     Attributes:
-      adapters: the adapters of the wave, in the order of its first axis; `None` where a place is padding.
-      cells: for each of them, indices into the list of rows that was planned.
-      shape: the padded numbers of adapters and of rows an adapter.
+      adapters: the adapters of the chunk, in the order of its first axis; `None` where an entry is padding.
+      rows: for each of them, indices into the list of all rows.
+      shape: the padded numbers of adapters and of rows for each adapter.
     """
 
     adapters: tuple[int | None, ...]
-    cells: tuple[tuple[int, ...], ...]
+    rows: tuple[tuple[int, ...], ...]
     shape: tuple[int, int]
 
     def places(self) -> Iterator[tuple[int, int, int]]:
-        """Yields (place on the adapter axis, place on the row axis, index of the row)."""
-        for k, cell in enumerate(self.cells):
-            for r, index in enumerate(cell):
+        """Yields (index on the adapter axis, index on the row axis, index of the row in the list of all rows)."""
+        for k, rows in enumerate(self.rows):
+            for r, index in enumerate(rows):
                 yield k, r, index
 
 
-def bucket(size: int, granule: int = 1) -> int:
-    """Rounds up to a multiple of `granule` with at most three significant bits: 1-8, 10, 12, 14, 16, 20, ...
+def padded_size(size: int, granule: int = 1) -> int:
+    """Rounds a dimension up to one of few sizes: multiples of `granule` of at most three significant bits.
 
-    At most a quarter of a bucket is padding (beyond one granule), and there are four an octave.
+    With `granule` 1 these are 1 to 8, 10, 12, 14, 16, 20, ...: four between powers of two. At most a quarter of the
+    result is padding (beyond one granule).
 
-    >>> [bucket(n) for n in (1, 7, 9, 100)], bucket(33, granule=16)
+    >>> [padded_size(n) for n in (1, 7, 9, 100)], padded_size(33, granule=16)
     ([1, 7, 10, 112], 48)
     """
     units = -(-max(size, 1) // granule)
@@ -139,24 +141,29 @@ def per_prompt(value: Any, counts: Sequence[int], what: str) -> list[list[Any]]:
 
 
 def where(adapters: Adapters | None, row: Row, what: str = "prompt") -> str:
-    """Names a row in an error: "prompt 3", or "prompt 3 of adapter 1"."""
+    """Returns how an error refers to a row: "prompt 3", or "prompt 3 of adapter 1"."""
     return f"{what} {row.index}" + (f" of adapter {row.adapter}" if adapters is not None else "")
 
 
 def tokenize(
-    model: Any, lists: Sequence[Sequence[Any]], adapters: Adapters | None, *, special: bool = True, what: str = "prompt"
+    model: Model,
+    lists: Sequence[Sequence[Any]],
+    adapters: Adapters | None,
+    *,
+    special: bool = True,
+    what: str = "prompt",
 ) -> list[Row]:
-    """Turns lists of prompts into rows of token ids; one that recurs is tokenised once.
+    """Turns lists of prompts into rows of token ids; equal texts are tokenised once.
 
     Args:
       model: the model, for its tokenizer and vocabulary size.
       lists: for each adapter its prompts, strings or token ids.
-      adapters: the stack, or `None`; errors then name no adapter.
+      adapters: the stack, or `None`; errors then do not name an adapter.
       special: whether the tokenizer's special tokens (such as a beginning-of-sequence token) are added.
       what: what an item is, for errors.
 
     Raises:
-      ValueError: an item has no tokens, or an id lies outside the vocabulary.
+      ValueError: an item has no tokens, or an id is outside the vocabulary.
     """
     texts = list({item: None for items in lists for item in items if isinstance(item, str)})
     known: dict[str, tuple[int, ...]] = {}
@@ -180,55 +187,55 @@ def tokenize(
     return rows
 
 
-def plan_waves(
+def plan_chunks(
     owners: Sequence[int],
     lengths: Sequence[int],
     row_bytes: Callable[[int], int],
     budget: int,
     shards: int = 1,
     stack: int = 1,
-) -> list[Wave]:
-    """Groups rows into waves.
+) -> list[Chunk]:
+    """Groups rows into chunks.
 
-    Rows of one wave are no shorter than half the longest (unless that is short anyway), adapters of one
-    wave have no fewer rows than half the most, and a wave's rows fit the budget. A row that alone is
-    beyond the budget runs alone. On a mesh the shards divide a wave's adapters, each with those that it holds, or
-    its rows, where the stack has one adapter only.
+    Rows of one chunk are no shorter than half the longest (unless that is short anyway), adapters of one chunk have no
+    fewer rows than half the most, and a chunk's rows fit the budget. A row that alone exceeds the budget runs alone.
+    On a mesh a chunk's adapters are sharded, each on the shard that holds it; where the stack has one adapter only, its
+    rows are.
 
     Args:
       owners: the adapter of each row.
       lengths: the length of each row, tokens.
-      row_bytes: memory of one row of a wave, given the wave's padded length.
-      budget: bytes for one wave, on each device.
-      shards: shards of the mesh (`selfadapt.parallel.sharding`).
+      row_bytes: memory of one row of a chunk, given the chunk's padded length.
+      budget: bytes for one chunk, on each device.
+      shards: shards of the mesh (`selfadapt.parallel.sharding.num_shards`).
       stack: adapters in the stack, padding included, 1 without adapters.
     """
-    parted = shards if stack > 1 else 1  # shards that divide the adapters
-    held = -(-stack // parted) if parted > 1 else 0  # adapters a shard
-    waves = []
+    parted = shards if stack > 1 else 1  # shards that the adapters are divided over
+    held = -(-stack // parted) if parted > 1 else 0  # adapters on each of them
+    chunks = []
     for group in _halving(sorted(range(len(lengths)), key=lambda i: -lengths[i]), lambda i: lengths[i], SPLIT_BELOW):
-        most = max(1, budget // row_bytes(bucket(lengths[group[0]], LENGTH_GRANULE))) * (shards // parted)
-        cells: dict[int, list[int]] = {}
+        most = max(1, budget // row_bytes(padded_size(lengths[group[0]], LENGTH_GRANULE))) * (shards // parted)
+        by_owner: dict[int, list[int]] = {}
         for i in group:
-            cells.setdefault(owners[i], []).append(i)
-        pieces = [(owner, piece) for owner, cell in cells.items() for piece in _even(cell, most)]
+            by_owner.setdefault(owners[i], []).append(i)
+        pieces = [(owner, piece) for owner, rows in by_owner.items() for piece in _even(rows, most)]
         pieces.sort(key=lambda piece: (-len(piece[1]), piece[0]))
         for similar in _halving(pieces, lambda piece: len(piece[1]), 1):
             queues = [[p for p in similar if parted == 1 or p[0] // held == shard] for shard in range(parted)]
-            rows = sharding.round_up(bucket(len(similar[0][1])), shards // parted)
+            rows = sharding.round_up(padded_size(len(similar[0][1])), shards // parted)
             length = _part(max(map(len, queues)), max(1, most // rows))
             for start in range(0, max(map(len, queues)), length):
-                waves.append(_wave([sorted(queue[start : start + length]) for queue in queues], shards // parted))
-    return waves
+                chunks.append(_chunk([sorted(queue[start : start + length]) for queue in queues], shards // parted))
+    return chunks
 
 
-def _wave(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Wave:
-    """Makes a wave of what each shard runs: (adapter, its rows)."""
-    width = bucket(max(map(len, queues)))
+def _chunk(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Chunk:
+    """Makes a chunk of what each shard runs: (adapter, its rows)."""
+    width = padded_size(max(map(len, queues)))
     filled = [queue + [(None, [])] * (width - len(queue) if len(queues) > 1 else 0) for queue in queues]
-    adapters, cells = zip(*(piece for queue in filled for piece in queue), strict=True)
-    rows = sharding.round_up(bucket(max(map(len, cells))), row_multiple)
-    return Wave(adapters, tuple(tuple(sorted(cell)) for cell in cells), (len(queues) * width, rows))
+    adapters, rows = zip(*(piece for queue in filled for piece in queue), strict=True)
+    padded_rows = sharding.round_up(padded_size(max(map(len, rows))), row_multiple)
+    return Chunk(adapters, tuple(tuple(sorted(own)) for own in rows), (len(queues) * width, padded_rows))
 
 
 def _halving(items: list, size: Callable, floor: int) -> Iterator[list]:
@@ -253,27 +260,27 @@ def _part(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def wave_lora(adapters: Adapters | None, wave: Wave, shards: int = 1) -> Lora | None:
-    """Returns the stack of a wave's adapters, padded to the wave's shape by repeating some of them.
+def chunk_lora(adapters: Adapters | None, chunk: Chunk, shards: int = 1) -> Lora | None:
+    """Returns the adapters of a chunk, padded to its shape by repeating some of them.
 
     On a mesh (`Adapters.on`) each shard takes from the adapters that it holds; call it inside `sharding.using`.
     """
     if adapters is None:
         return None
-    padded = wave.shape[0]
-    present = [owner for owner in wave.adapters if owner is not None]
+    padded = chunk.shape[0]
+    present = [owner for owner in chunk.adapters if owner is not None]
     stack = len(adapters.lora.scale)
     if padded == stack and present == list(range(len(adapters))):
         return adapters.lora
     if shards == 1 or stack == 1:
         return adapters.lora.take(np.asarray(present + present[:1] * (padded - len(present))))
-    places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in wave.adapters])
-    return _taken(adapters.lora, places.reshape(shards, -1))
+    places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in chunk.adapters])
+    return _take_by_shard(adapters.lora, places.reshape(shards, -1))
 
 
 @jax.jit
-def _taken(lora: Lora, places: Any) -> Lora:
-    """Takes adapters shard by shard; places are counted in each shard, `[shards, count]`."""
+def _take_by_shard(lora: Lora, places: Any) -> Lora:
+    """Takes adapters of each shard; places are counted within the shard, `[shards, count]`."""
 
     def take(leaf, axes):
         axis = axes.index("adapters")
@@ -284,26 +291,30 @@ def _taken(lora: Lora, places: Any) -> Lora:
     return lora.map(take)
 
 
-def padded_tokens(wave: Wave, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Lays out a wave's rows.
+def padded_length(chunk: Chunk, lengths: Sequence[int]) -> int:
+    """Returns the number of tokens that a chunk's rows are padded to, given the length of every row of the call."""
+    return padded_size(max(lengths[index] for _, _, index in chunk.places()), LENGTH_GRANULE)
+
+
+def padded_tokens(chunk: Chunk, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Arranges a chunk's rows as one array.
 
     Args:
-      wave: the wave.
-      rows: token ids of every row that was planned.
+      chunk: the chunk.
+      rows: token ids of every row of the call.
 
     Returns:
       Right-padded tokens, `[K, R, T]`, and lengths, `[K, R]`, 0 where the shape has no row.
     """
-    time = bucket(max(len(rows[index]) for _, _, index in wave.places()), LENGTH_GRANULE)
-    tokens = np.zeros((*wave.shape, time), np.int32)
-    lengths = np.zeros(wave.shape, np.int32)
-    for k, r, index in wave.places():
+    tokens = np.zeros((*chunk.shape, padded_length(chunk, [len(row) for row in rows])), np.int32)
+    lengths = np.zeros(chunk.shape, np.int32)
+    for k, r, index in chunk.places():
         tokens[k, r, : len(rows[index])] = rows[index]
         lengths[k, r] = len(rows[index])
     return tokens, lengths
 
 
 def prefill_bytes(config: ModelConfig, length: int, itemsize: int) -> int:
-    """Estimates the temporaries of a full forward pass over one row, bytes (one layer's, as layers are scanned)."""
+    """Estimates the bytes of temporary arrays in a forward pass over one row (one layer's, as layers are scanned)."""
     scores = 2 * 4 * config.num_heads * length * length
     return scores + itemsize * length * (8 * config.hidden_size + 3 * config.intermediate_size)

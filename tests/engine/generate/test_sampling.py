@@ -274,22 +274,22 @@ def test_a_broken_adapter_ends_as_invalid_and_harms_no_neighbour(model):
     assert [(sample.finish, sample.tokens, sample.text) for sample in found[1]] == [("invalid", (), "")] * 2
 
 
-def test_very_different_rows_run_in_waves_of_their_own():
+def test_rows_of_very_different_length_run_in_different_chunks():
     lengths = [700, 20, 30, 500, 10, 60, 300]
-    waves = batching.plan_waves([0] * 7, lengths, lambda length: length, 1 << 30)
-    assert [sorted(lengths[i] for i in wave.cells[0]) for wave in waves] == [[500, 700], [300], [10, 20, 30, 60]]
+    chunks = batching.plan_chunks([0] * 7, lengths, lambda length: length, 1 << 30)
+    assert [sorted(lengths[i] for i in chunk.rows[0]) for chunk in chunks] == [[500, 700], [300], [10, 20, 30, 60]]
     owners = [0] * 9 + [1] * 8 + [2]
-    waves = batching.plan_waves(owners, [10] * 18, lambda length: length, 1 << 30)
-    assert [wave.adapters for wave in waves] == [(0, 1), (2,)]
+    chunks = batching.plan_chunks(owners, [10] * 18, lambda length: length, 1 << 30)
+    assert [chunk.adapters for chunk in chunks] == [(0, 1), (2,)]
 
 
-def test_waves_keep_to_the_memory_budget():
-    waves = batching.plan_waves([k for k in range(10) for _ in range(4)], [10] * 40, lambda length: 100, 1700)
-    assert sorted(i for wave in waves for _, _, i in wave.places()) == list(range(40))
-    assert all(wave.shape[0] * wave.shape[1] * 100 <= 1700 for wave in waves)
-    waves = batching.plan_waves([0] * 40, [10] * 40, lambda length: 100, 1700)
-    assert all(len(wave.adapters) == 1 and len(wave.cells[0]) <= 17 for wave in waves)
-    assert len(waves) == 3
+def test_chunks_keep_to_the_memory_budget():
+    chunks = batching.plan_chunks([k for k in range(10) for _ in range(4)], [10] * 40, lambda length: 100, 1700)
+    assert sorted(i for chunk in chunks for _, _, i in chunk.places()) == list(range(40))
+    assert all(chunk.shape[0] * chunk.shape[1] * 100 <= 1700 for chunk in chunks)
+    chunks = batching.plan_chunks([0] * 40, [10] * 40, lambda length: 100, 1700)
+    assert all(len(chunk.adapters) == 1 and len(chunk.rows[0]) <= 17 for chunk in chunks)
+    assert len(chunks) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,238 @@
+"""The device programs of `generate`: `start` reads prompts, `extend` writes tokens, `grow` enlarges the cache.
+
+`start` runs each prompt once and samples its first token; `extend` adds up to `DECODE_STEPS` tokens to every row in a
+`while_loop` that ends when all rows are done. Neither vmaps the model (docs/architecture.md). `lower_start` and
+`lower_extend` trace them with abstract arguments, for a cost estimate or ahead-of-time compilation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from selfadapt.engine.generate import batching
+from selfadapt.engine.generate.choose import INVALID, Choice, choose
+from selfadapt.models import decoder
+from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import Lora
+from selfadapt.models.model import Model
+from selfadapt.parallel import sharding
+
+Array = jax.Array
+
+DECODE_STEPS = 32  # the most tokens that one run of `extend` adds to each row
+
+
+@flax.struct.dataclass
+class DecodeState:
+    """The state of a chunk's texts between two programs. K adapters, R rows (samples) for each.
+
+    Attributes:
+      cache: the keys and values of all tokens but the last.
+      tokens: the last token of each row, `[K, R]`.
+      positions: its position, `[K, R]`.
+      slot: the cache slot that it will take, the same for all rows.
+      step: tokens written so far in each row.
+      done: rows that have ended, `[K, R]`.
+    """
+
+    cache: decoder.Cache
+    tokens: Array
+    positions: Array
+    slot: Array
+    step: Array
+    done: Array
+
+
+def cache_slots(width: int, count: int, max_new_tokens: int) -> int:
+    """Returns the number of cache slots for texts of up to `count` tokens after their prompts.
+
+    The part of the cache for new tokens doubles as it fills, since attention costs as much as there are slots. The
+    last token written never enters the cache.
+
+    Args:
+      width: slots of the prompts, tokens of the longest one with its padding.
+      count: tokens that the texts may have, at least 1.
+      max_new_tokens: the most that they will ever have.
+    """
+    new = 4 * DECODE_STEPS
+    while new < count:
+        new *= 2
+    return width + min(new, batching.padded_size(max_new_tokens - 1, batching.LENGTH_GRANULE))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "samples", "slots", "mode"))
+def start(
+    params: decoder.Params,
+    lora: Lora | None,
+    tokens: Array,
+    lengths: Array,
+    choice: Choice,
+    config: ModelConfig,
+    samples: int,
+    slots: int,
+    mode: str,
+) -> tuple[DecodeState, tuple[Array, Array]]:
+    """Reads prompts and samples the first token of every sample.
+
+    Args:
+      params: the base parameters.
+      lora: K adapters, or `None` (K is 1).
+      tokens: right-padded prompts, `[K, P, T]`.
+      lengths: their lengths, `[K, P]`; 0 where a row is padding.
+      choice: how each row chooses its tokens; rows are the samples of each prompt in succession, R = P * samples.
+      config: the architecture.
+      samples: samples of each prompt.
+      slots: cache slots (`cache_slots`).
+      mode: as for `choose`.
+
+    Returns:
+      The state, and the first tokens with their log-probabilities, `[K, R]` each.
+    """
+    hidden, cache = decoder.prefill(params, config, tokens, lengths, lora=lora)
+    cache = cache.repeat(samples).grow(slots).laid_out()
+    # One row of logits serves all samples of a prompt.
+    logits = jnp.repeat(decoder.logits(params, config, hidden), samples, axis=1)
+    lengths = jnp.repeat(lengths, samples, axis=1)
+    token, logprob = choose(logits, choice, jnp.int32(0), mode)
+    state = DecodeState(
+        cache=cache,
+        tokens=token,
+        positions=lengths,
+        slot=jnp.int32(tokens.shape[-1]),
+        step=jnp.int32(1),
+        done=_ended(token, config) | (lengths == 0),
+    )
+    return state, sharding.replicate((token, logprob))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mode"), donate_argnames=("state",))
+def extend(
+    params: decoder.Params,
+    lora: Lora | None,
+    state: DecodeState,
+    choice: Choice,
+    until: Array,
+    config: ModelConfig,
+    mode: str,
+) -> tuple[DecodeState, tuple[Array, Array]]:
+    """Writes tokens until each row has `until` or all rows are done; the state is updated in place.
+
+    Args:
+      params: the base parameters.
+      lora: K adapters, or `None`.
+      state: the state; the cache must have slots for the new tokens.
+      choice: how each row chooses its tokens, as for `start`.
+      until: tokens in each row at the end, at most `DECODE_STEPS` more than `state.step`.
+      config: the architecture.
+      mode: as for `choose`.
+
+    Returns:
+      The new state, and the tokens of each step with their log-probabilities, `[DECODE_STEPS, K, R]` each, of which
+      as many steps are valid as the state has advanced.
+    """
+    layers = decoder.layer_inputs(config, params, lora)
+    first = state.step
+    out = (
+        jnp.zeros((DECODE_STEPS, *state.tokens.shape), jnp.int32),
+        jnp.zeros((DECODE_STEPS, *state.tokens.shape), jnp.float32),
+    )
+
+    def more(carry):
+        state, _ = carry
+        return (state.step < until) & ~jnp.all(state.done)
+
+    def body(carry):
+        state, out = carry
+        hidden, cache = decoder.decode(
+            params, config, layers, jnp.maximum(state.tokens, 0), state.positions, state.cache, state.slot
+        )
+        token, logprob = choose(decoder.logits(params, config, hidden), choice, state.step, mode)
+        out = jax.tree.map(lambda rows, row: rows.at[state.step - first].set(row), out, (token, logprob))
+        state = DecodeState(
+            cache=cache,
+            tokens=token,
+            positions=state.positions + 1,
+            slot=state.slot + 1,
+            step=state.step + 1,
+            done=state.done | _ended(token, config),
+        )
+        return state, out
+
+    state, out = jax.lax.while_loop(more, body, (state, out))
+    state = dataclasses.replace(state, cache=state.cache.laid_out(), step=sharding.replicate(state.step))
+    return state, sharding.replicate(out)
+
+
+@functools.partial(jax.jit, static_argnames=("slots",))
+def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
+    """Returns a cache with empty slots added, up to `slots`."""
+    return cache.grow(slots).laid_out()
+
+
+def _ended(token: Array, config: ModelConfig) -> Array:
+    ended = token == INVALID
+    for eos in config.eos_token_ids:
+        ended |= token == eos
+    return ended
+
+
+def lower_start(
+    model: Model, lora: Lora | None, shape: tuple[int, int, int], *, samples: int, slots: int, mode: str
+) -> jax.stages.Lowered:
+    """Traces `start` for a model whose parameters, and adapters, may be abstract arrays.
+
+    Args:
+      model: the model; on a mesh the program is divided over it.
+      lora: the adapters of a chunk, `None` for the base model.
+      shape: the chunk's padded adapters, prompts for each and tokens of each prompt.
+      samples: samples of each prompt.
+      slots: cache slots (`cache_slots`).
+      mode: as for `choose`.
+    """
+    with sharding.using(model.mesh):
+        return start.lower(*_start_arguments(model, lora, shape, samples), model.config, samples, slots, mode)
+
+
+def abstract_state(
+    model: Model, lora: Lora | None, shape: tuple[int, int, int], *, samples: int, slots: int, mode: str
+) -> DecodeState:
+    """Returns shapes, dtypes and shardings of the state that `start` returns; arguments as for `lower_start`."""
+    program = functools.partial(start, config=model.config, samples=samples, slots=slots, mode=mode)
+    with sharding.using(model.mesh):
+        state, _ = jax.eval_shape(program, *_start_arguments(model, lora, shape, samples))
+
+    def sharded(leaf: Any, axes: tuple[str | None, ...] | None = None) -> jax.ShapeDtypeStruct:
+        return sharding.abstract(model.mesh, leaf.shape, leaf.dtype, axes or (None,) * leaf.ndim)
+
+    cache = state.cache.map(sharded)
+    return dataclasses.replace(jax.tree.map(sharded, dataclasses.replace(state, cache=None)), cache=cache)
+
+
+def lower_extend(model: Model, lora: Lora | None, state: DecodeState, *, mode: str) -> jax.stages.Lowered:
+    """Traces `extend` for an abstract state (`abstract_state`); other arguments as for `lower_start`."""
+    until = jax.ShapeDtypeStruct((), jnp.int32)
+    choice = _abstract_choice(state.tokens.shape)
+    with sharding.using(model.mesh):
+        return extend.lower(model.params, lora, state, choice, until, model.config, mode)
+
+
+def _start_arguments(model: Model, lora: Lora | None, shape: tuple[int, int, int], samples: int) -> tuple:
+    """Returns the array arguments of `start`, those of a chunk of this shape abstract."""
+    adapters, prompts, _ = shape
+    tokens, lengths = jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape[:2], jnp.int32)
+    return model.params, lora, tokens, lengths, _abstract_choice((adapters, prompts * samples))
+
+
+def _abstract_choice(rows: tuple[int, ...]) -> Choice:
+    def array(dtype: Any, *more: int) -> Any:
+        return jax.ShapeDtypeStruct((*rows, *more), dtype)
+
+    return Choice(
+        keys=array(jnp.uint32, 2), temperature=array(jnp.float32), top_p=array(jnp.float32), top_k=array(jnp.int32)
+    )
