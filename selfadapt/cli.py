@@ -12,11 +12,14 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from selfadapt.errors import Preempted, UserError
 from selfadapt.parallel import distributed
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -135,7 +138,7 @@ def _report(arguments: argparse.Namespace) -> None:
     print(report.write_report(arguments.workdir))
 
 
-def _load_config(arguments: argparse.Namespace):
+def _load_config(arguments: argparse.Namespace) -> ConfigDict:
     from selfadapt.config import load_config
 
     return load_config(arguments.config, arguments.overrides)
@@ -160,7 +163,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
-    def command(name: str, run, summary: str, description: str, epilog: str | None = None) -> _Parser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], summary: str, description: str, epilog: str | None = None
+    ) -> _Parser:
         made = commands.add_parser(
             name,
             help=summary,
@@ -257,8 +262,8 @@ def _split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             continue
         name, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
-            value = next(left, None)
-            if value is None or value.startswith("--"):
+            value = next(left, "--")
+            if value.startswith("--"):
                 raise UserError(f"--config.{name} needs a value: --config.{name}=VALUE")
         overrides[name] = value
     return rest, overrides

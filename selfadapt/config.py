@@ -116,7 +116,7 @@ def check_workdir(workdir: str | os.PathLike, config: ml_collections.ConfigDict)
     check_same(workdir / "config.json", config, f"workdir {workdir}")
 
 
-def check_same(path: os.PathLike, config: ml_collections.ConfigDict, what: str) -> None:
+def check_same(path: Any, config: ml_collections.ConfigDict, what: str) -> None:
     """Refuses what belongs to another experiment.
 
     Args:

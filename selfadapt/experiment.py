@@ -142,9 +142,9 @@ def train(
                     files.write_json(workdir / "summary.json", summary)
                 writer.event("finished", seconds=summary["seconds"])
     if distributed.is_main():
-        path = report.write_report(workdir)
+        page = report.write_report(workdir)
         print(format_ladder(summary))
-        print(f"\nThe report is {path}")
+        print(f"\nThe report is {page}")
     return summary
 
 
@@ -203,7 +203,7 @@ class _Run:
         number = state.round + 1
         tasks = self.domain.tasks("train", self.config.contexts, state.round)
 
-        def phase(name: str, total: int):
+        def phase(name: str, total: int) -> contextlib.AbstractContextManager[loop.Advance]:
             return self.phase(name, total, f"round {number}", number)
 
         with self.stored.round(number).active():

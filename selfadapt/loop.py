@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -208,7 +208,13 @@ def score(
     return outcomes
 
 
-def _graded(student, domain, by_id, pairs, settings) -> list[Outcome]:
+def _graded(
+    student: Policy,
+    domain: Domain,
+    by_id: Mapping[str, Task],
+    pairs: Sequence[tuple[Edit, Applied]],
+    settings: Settings,
+) -> list[Outcome]:
     status, answers = _answers(student, domain, by_id, pairs, settings)
     tasks = [by_id[edit.task_id] for edit, _ in pairs]
     repeated = [task for task, runs in zip(tasks, answers, strict=True) for _ in runs]
@@ -230,10 +236,17 @@ def _graded(student, domain, by_id, pairs, settings) -> list[Outcome]:
     return outcomes
 
 
-def _answers(student, domain, by_id, pairs, settings) -> tuple[list[str], list[list[list[str]]]]:
+def _answers(
+    student: Policy,
+    domain: Domain,
+    by_id: Mapping[str, Task],
+    pairs: Sequence[tuple[Edit, Applied]],
+    settings: Settings,
+) -> tuple[list[str], list[list[list[str]]]]:
     """Returns for each edit its status, and for each inner run the answers to the task's questions."""
-    options = dict(max_new_tokens=settings.answer_tokens, stop=settings.answer_stop)
-    status, answers = ["ok"] * len(pairs), [[] for _ in pairs]
+    options: dict[str, Any] = dict(max_new_tokens=settings.answer_tokens, stop=settings.answer_stop)
+    status = ["ok"] * len(pairs)
+    answers: list[list[list[str]]] = [[] for _ in pairs]
     updates = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, Update)]
     contexts = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, ContextEdit)]
     if updates:

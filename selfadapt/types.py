@@ -186,7 +186,7 @@ class Update:
         if not self.targets:
             raise InvalidValueError("Update.targets is empty; name at least one projection, such as 'q_proj'")
 
-    def replace(self, **changes) -> Update:
+    def replace(self, **changes: Any) -> Update:
         """Returns a copy with the named fields changed."""
         return dataclasses.replace(self, **changes)
 

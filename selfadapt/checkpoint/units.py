@@ -113,7 +113,7 @@ class DurableUnits(Units):
     def __enter__(self) -> DurableUnits:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._store.close()
 
     def within(self, place: str) -> DurableUnits:
@@ -303,8 +303,11 @@ class _Shared:
 
 def _load_adapters(store: ArrayStore, name: str, model: Model) -> Adapters:
     about, found, where = store.about(name), store.shapes(name), model.mesh
-    sides = {side: {key[2:]: leaf for key, leaf in found.items() if key.startswith(f"{side}.")} for side in "ab"}
-    like = Lora(**sides, scale=found["scale"]).map(
+    sides: dict[str, Any] = {
+        side: {key[2:]: leaf for key, leaf in found.items() if key.startswith(f"{side}.")} for side in "ab"
+    }
+    scale: Any = found["scale"]
+    like = Lora(**sides, scale=scale).map(
         lambda leaf, axes: leaf.update(sharding=sharding.sharding(where, leaf.shape, axes))
     )
     specs = tuple(Spec(**spec | {"targets": tuple(spec["targets"])}) for spec in about["specs"])
@@ -332,7 +335,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(fields: dict[str, Any]) -> Any:
-    noun = _TYPES.get(fields.get("type"))
+    noun: Any = _TYPES.get(fields.get("type", ""))
     if noun is None:
         return fields
     return noun(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "type"})

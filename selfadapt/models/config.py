@@ -8,7 +8,7 @@ decoder does not compute is an error here, so that no model is ever run as somet
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 from selfadapt.errors import UserError
 
@@ -315,7 +315,7 @@ class _Reader:
             self._bad(field, "must be a token id, a list of them, or null", value)
         return tuple(ids)
 
-    def _bad(self, field: str, remedy: str, value: Any = None) -> None:
+    def _bad(self, field: str, remedy: str, value: Any = None) -> NoReturn:
         value = self._get(field) if value is None else value
         found = f"is {value!r}" if field in self.raw or value is not None else "is missing"
         raise ConfigError(f"{self.source}: {field} {found}; it {remedy}")

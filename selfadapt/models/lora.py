@@ -74,11 +74,13 @@ def stack_size(count: int, where: Any) -> int:
 
 def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[str], where: Any) -> Lora:
     """Returns a stack of adapters as `jax.ShapeDtypeStruct`s that lie on a mesh, `None` for one device."""
-    a, b = {}, {}
+    a: dict[str, Any] = {}
+    b: dict[str, Any] = {}
     for name in targets:
         inside, outside = config.projections()[name]
         a[name], b[name] = (config.num_layers, count, inside, rank), (config.num_layers, count, rank, outside)
-    return Lora(a, b, (count,)).map(lambda shape, axes: sharding.abstract(where, shape, jnp.float32, axes))
+    shapes: Any = Lora(a, b, (count,))  # type: ignore[arg-type]
+    return shapes.map(lambda shape, axes: sharding.abstract(where, shape, jnp.float32, axes))
 
 
 def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[str, ...]:

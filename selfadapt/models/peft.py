@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +208,7 @@ def _load_one(config: ModelConfig, directory: Path) -> Adapters:
 def _read_spec(raw: dict[str, Any], source: Path, config: ModelConfig) -> Spec:
     """Reads rank, alpha and targets; refuses every option that changes what the adapter computes."""
 
-    def refuse(field: str, supported: str):
+    def refuse(field: str, supported: str) -> NoReturn:
         raise AdapterError(f"{source}: {field} is {raw.get(field)!r}; supported is {supported}")
 
     if raw.get("peft_type") != "LORA":

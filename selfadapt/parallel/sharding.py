@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -162,7 +162,7 @@ def round_up(count: int, multiple: int) -> int:
 
 
 @contextlib.contextmanager
-def using(mesh: Mesh | None):
+def using(mesh: Mesh | None) -> Iterator[None]:
     """Sets the mesh that `shard` and `replicate` refer to in programs called inside; `None` for no mesh."""
     if mesh is None:
         yield
@@ -183,9 +183,9 @@ def spec(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> Partiti
     (None, ('data', 'fsdp'), None)
     """
     taken: set[str] = set()
-    parts = []
+    parts: list[str | tuple[str, ...] | None] = []
     for size, axis in zip(shape, axes, strict=True):
-        names = RULES.get(axis, ())
+        names = RULES.get(axis or "", ())
         if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:
             taken |= set(names)
             parts.append(names if len(names) > 1 else names[0])

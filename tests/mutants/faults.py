@@ -288,7 +288,7 @@ FAULTS = (
         ),
         (
             "what pads given adapters is trained",
-            "start = dataclasses.replace(start, lora=start.lora.replace(a=a, b=b))",
+            "start = dataclasses.replace(start, lora=dataclasses.replace(start.lora, a=a, b=b))",
             "pass",
         ),
     ),

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,8 @@ def encode(update: Update, tokenizer: Callable[[str, bool], list[int]]) -> list[
     """
     encoded = []
     for number, sequence in enumerate(update.sequences):
+        ids: Any
+        mask: Any
         attention = None
         if isinstance(sequence, str):
             ids = tokenizer(sequence, True)

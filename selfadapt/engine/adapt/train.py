@@ -59,7 +59,7 @@ def initial_adapters(config: ModelConfig, updates: Sequence[Update], where: shar
     def zeros(index):
         return np.zeros([part.stop - part.start for part in index], np.float32)
 
-    for name in resolve_targets({name for spec in specs for name in spec.targets}, config):
+    for name in resolve_targets([name for spec in specs for name in spec.targets], config):
         features_in, features_out = config.projections()[name]
         a_axes, b_axes = factor_axes(name)
         shape = (config.num_layers, count, features_in, rank)
@@ -235,8 +235,8 @@ def _train(model: Any, stream: Stream, init: Adapters | None, tally: _Tally, sna
     # A snapshot is of no use where the work is divided otherwise, as with another amount of memory.
     finished, order = 0, repr((stream.plan, stream.shards))
     if snapshots is not None and (kept := snapshots.restore(name, state)) and kept[0]["order"] == order:
-        about, state = kept
-        finished, losses = about["training_steps"], [np.asarray(own, np.float32) for own in about["losses"]]
+        progress, state = kept
+        finished, losses = progress["training_steps"], [np.asarray(own, np.float32) for own in progress["losses"]]
 
     def settle():
         """Adds the recorded losses to those of their optimizer steps."""
@@ -294,7 +294,7 @@ def _start(model: Any, stream: Stream, init: Adapters | None) -> Adapters:
         rank, targets = start.specs[0].rank, start.specs[0].targets
         a = {name: start.lora.a[name][..., :rank] for name in targets}
         b = {name: start.lora.b[name][:, :, :rank] for name in targets}
-        start = dataclasses.replace(start, lora=start.lora.replace(a=a, b=b))
+        start = dataclasses.replace(start, lora=dataclasses.replace(start.lora, a=a, b=b))
     return start.on(model.mesh)
 
 
@@ -302,8 +302,13 @@ def _chosen(adapters: Adapters, indices: Sequence[int]) -> Adapters:
     """Returns the adapters at some indices, as a stack."""
     if list(indices) == list(range(indices[0], indices[-1] + 1)):
         return adapters[indices[0] : indices[-1] + 1]
-    lists = [[values[k] for k in indices] for values in (adapters.specs, adapters.status, adapters.losses)]
-    return Adapters(adapters.lora.take(np.asarray(indices)), tuple(lists[0]), *lists[1:], adapters.stats)
+    return Adapters(
+        adapters.lora.take(np.asarray(indices)),
+        tuple(adapters.specs[k] for k in indices),
+        [adapters.status[k] for k in indices],
+        [adapters.losses[k] for k in indices],
+        adapters.stats,
+    )
 
 
 def _judge(adapters: Adapters, updates: Sequence[Update], problems: Sequence[str | None], model: Any) -> None:
@@ -320,7 +325,7 @@ def _judge(adapters: Adapters, updates: Sequence[Update], problems: Sequence[str
             {name: jnp.where(bad[:, None, None], 0.0, leaf) for name, leaf in side.items()}
             for side in (adapters.lora.a, adapters.lora.b)
         )
-        adapters.lora = adapters.lora.replace(a=a, b=b)
+        adapters.lora = dataclasses.replace(adapters.lora, a=a, b=b)
 
 
 @jax.jit

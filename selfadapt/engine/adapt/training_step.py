@@ -282,7 +282,8 @@ def abstract_state(
 
 def stacked(factors: tuple[dict, dict], scale: Array) -> Lora:
     """Returns the adapters in the decoder's layout, layers first."""
-    return Lora(*jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), factors), scale)
+    a, b = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), factors)
+    return Lora(a, b, scale)
 
 
 @jax.jit
