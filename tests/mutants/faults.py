@@ -353,7 +353,7 @@ FAULTS = (
         ),
     ),
     *_faults(
-        "selfadapt/engine/generate/sampling.py",
+        "selfadapt/engine/generate/programs.py",
         "tests/engine/generate/test_sampling.py",
         (
             "the cache slot does not advance",
@@ -379,6 +379,10 @@ FAULTS = (
             "done=state.done,",
             "test_decoding_stops_when_all_rows_have_ended",
         ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/sampling.py",
+        "tests/engine/generate/test_sampling.py",
         (
             "the seed does not enter the random keys",
             'digest = hashlib.sha256(f"sample {seed} {seen[row.adapter, name] + s} {name}".encode()).digest()',
@@ -391,6 +395,10 @@ FAULTS = (
             'digest = hashlib.sha256(f"sample {seed} {name}".encode()).digest()',
             "test_the_random_key_is_of_seed_id_and_sample_index",
         ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/texts.py",
+        "tests/engine/generate/test_sampling.py",
         (
             "the last of several stop strings counts",
             "return text[: min(found)] if found else None",
@@ -618,8 +626,8 @@ FAULTS = (
         "tests/sharded/test_programs.py",
         (
             "a shard takes another adapter than its own",
-            "places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in wave.adapters])",
-            "places = np.asarray([0 if owner is None else owner % (stack // shards) // 2 for owner in wave.adapters])",
+            "places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in chunk.adapters])",
+            "places = np.asarray([0 if owner is None else owner % (stack // shards) // 2 for owner in chunk.adapters])",
             "test_scores_equal_those_of_one_device",
         ),
         devices=8,
