@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from selfadapt.errors import UserError
 from selfadapt.experiment import make_settings, train
 from selfadapt.files import read_jsonl
 from selfadapt.models.policy import Policy, State
-from selfadapt.outer import make_outer
+from selfadapt.outer import Report, make_outer
 from selfadapt.outer.controls import shuffled
 from selfadapt.types import ContextEdit, Edit, Outcome
 from tests.worlds import random_world_model
@@ -121,6 +122,46 @@ def test_an_adapter_that_is_not_merged_is_saved_and_the_student_stays(model_dire
     assert (tmp_path / "run" / "policy" / "adapter_model.safetensors").exists()
     assert "round2 edits on untrained weights" not in [row["name"] for row in summary["extras"]]  # all rows are on them
     assert summary["rounds"][-1]["policy_version"] == 2
+
+
+def test_a_student_of_another_size_is_adapted_and_scored_while_the_policy_is_trained(model_directory, tmp_path):
+    student = random_world_model(tmp_path / "student", hidden_size=16, num_attention_heads=1, num_key_value_heads=1)
+    changes = {"rounds": 1, "contexts": 2, "evaluation__contexts": 2, "evaluation__controls": "false"}
+    config = small_config(model_directory, student=student, **changes)
+    adapted, real = [], loop.adapt
+
+    def watched(model, updates, **rest):
+        adapted.append(model.config.hidden_size)
+        return real(model, updates, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "adapt", watched)
+        summary = train(config, tmp_path / "run")
+    assert set(adapted) == {16}
+    assert summary["rounds"][0]["policy_version"] == 1 and not (tmp_path / "run" / "student").exists()
+    policy, before = load_model(tmp_path / "run" / "policy"), load_model(model_directory)
+    assert policy.config.hidden_size == before.config.hidden_size == 32
+    assert np.abs(policy.params["layers"]["q_proj"] - before.params["layers"]["q_proj"]).max() > 0
+    edits = [edit for edit in read_jsonl(tmp_path / "run" / "edits.jsonl") if edit["policy"] == "round1"]
+    assert edits and {edit["policy_version"] for edit in edits} == {0}  # the version of the student
+
+
+def test_an_outer_update_from_python_takes_the_place_of_the_configs(model_directory, tmp_path):
+    class Counting:
+        def init(self, policy):
+            return {"rounds": jnp.zeros((), jnp.int32)}
+
+        def update(self, pytree, state, baselines, outcomes):
+            seen.append((int(pytree["rounds"]), len(outcomes), sorted(baselines)))
+            return {"rounds": pytree["rounds"] + 1}, state, Report(metrics={"seen": len(outcomes)})
+
+    seen = []
+    config = small_config(model_directory, contexts=2, evaluation__contexts=2, evaluation__controls="false")
+    summary = train(config, tmp_path / "run", outer=Counting())
+    assert [(number, count) for number, count, _ in seen] == [(0, 4), (1, 4)]
+    assert [each["metrics"] for each in summary["rounds"]] == [{"seen": 4}, {"seen": 4}]
+    untrained, *others = [row["mean"] for row in summary["ladder"] if row["name"] in ("untrained", "round1", "round2")]
+    assert others == [untrained, untrained]
 
 
 def test_a_context_edit_is_scored_without_training(model_directory):
