@@ -87,3 +87,14 @@ def test_a_policys_adapter_is_restored_with_its_spec(tmp_path):
     restored = saved_and_restored(tmp_path, start, state)
     assert restored.policy.adapter.specs == adapter.specs and restored.student is policy
     np.testing.assert_array_equal(restored.policy.adapter.lora.a["q_proj"], adapter.lora.a["q_proj"])
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    policy = Policy(tiny_model(seed=0))
+    with Checkpoints(tmp_path, 2, State(policy, policy)) as checkpoints:
+        for number in range(4):
+            checkpoints.save(State(policy, policy, number), {"number": number})
+    assert sorted(path.name for path in (tmp_path / "rounds").iterdir()) == ["2", "3"]
+    with Checkpoints(tmp_path, 2, State(policy, policy)) as checkpoints:
+        state, record = checkpoints.restore()
+    assert state.round == 3 and record == {"number": 3}

@@ -26,7 +26,7 @@ CONTEXTS, HELDOUT = 16, 40
 @pytest.fixture(scope="module", autouse=True)
 def optimized():
     """The suite compiles without most optimizations; here running takes longer than compiling."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
