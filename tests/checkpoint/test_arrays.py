@@ -34,7 +34,7 @@ def test_damage_of_what_is_stored_is_seen(tmp_path, how):
 FULL = """
 import resource, sys, jax
 from selfadapt.files import StorageError
-from selfadapt.checkpoint.arrays import Store
+from selfadapt.checkpoint.arrays import ArrayStore
 
 store = ArrayStore(sys.argv[1])
 store.save("small", {}, {"x": jax.numpy.ones(3)})
