@@ -1,4 +1,4 @@
-"""Files that stay readable whatever stops the program: whole lines, whole documents, strict JSON."""
+"""Files that stay readable after a crash: complete lines, complete documents, strict JSON."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StorageError(UserError, OSError):
-    """A file could not be written: the disk is full, read-only, or not ours."""
+    """A file could not be written: the disk is full or read-only, or permission is missing."""
 
 
 def plain(value: Any) -> Any:
-    """Returns `value` as what strict JSON can say.
+    """Converts `value` to types of strict JSON.
 
-    Arrays and array scalars (numpy, JAX) become lists and numbers, tuples become lists, and numbers that
-    JSON has no word for (NaN, infinity) become `None`.
+    Arrays and array scalars (numpy, JAX) become lists and numbers, tuples become lists, and NaN and infinity, which
+    JSON cannot represent, become `None`.
 
     Raises:
       TypeError: a value has no JSON form; the message names its type.
@@ -45,10 +45,10 @@ def plain(value: Any) -> Any:
 
 
 def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
-    """Writes a whole text file or none: a crash leaves the old file or the new one.
+    """Writes a text file atomically: a crash leaves the old file or the new one.
 
     Raises:
-      StorageError: the file cannot be written; what stood at `path` before still does.
+      StorageError: the file cannot be written; a file that existed at `path` is unchanged.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -65,22 +65,22 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
-    """Writes `value` as an indented JSON document, whole or not at all (see `plain`, `write_text`)."""
+    """Writes `value` as an indented JSON document, atomically (see `plain`, `write_text`)."""
     return write_text(path, json.dumps(plain(value), indent=2) + "\n")
 
 
 def synced_size(path: str | os.PathLike) -> int:
-    """Returns the length of a file in bytes, all of which are on disk by then."""
+    """Flushes a file to disk and returns its length in bytes."""
     with storage_errors(path), open(path, "rb") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
 
 def make_directory(path: str | os.PathLike) -> pathlib.Path:
-    """Makes a directory and its parents; one that stands already is left as it is.
+    """Makes a directory and its parents, unless it exists.
 
     Raises:
-      StorageError: it cannot be made, for instance because a file has its name.
+      StorageError: it cannot be made, for instance because a file has this name.
     """
     path = pathlib.Path(path)
     with storage_errors(path):
@@ -89,11 +89,10 @@ def make_directory(path: str | os.PathLike) -> pathlib.Path:
 
 
 class JsonlWriter:
-    """Appends records to a JSONL file, each as one whole line that survives the death of this process.
+    """Appends records to a JSONL file, each as one complete line that survives a crash of this process.
 
-    A line is handed to the operating system in one append. If it does not fit (the disk is full), what
-    was written of it is cut off again, so the file only ever holds whole lines. An incomplete last line
-    left by a machine that lost power is cut off when the file is opened.
+    A line is written in one append. If it does not fit (the disk is full), its part is truncated, so the file holds
+    only complete lines. An incomplete last line, as a power loss leaves it, is truncated when the file is opened.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -104,12 +103,12 @@ class JsonlWriter:
             os.ftruncate(self._file, self._size)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends one record (see `plain` for what it may hold).
+        """Appends one record (see `plain` for its types).
 
         Raises:
-          StorageError: the line could not be written; the lines before it are untouched.
+          StorageError: the line could not be written; the previous lines are unchanged.
         """
-        # A lone surrogate, which UTF-8 cannot carry, is written as its JSON escape and so survives.
+        # A lone surrogate, which UTF-8 cannot encode, is written as its JSON escape.
         line = (json.dumps(plain(record), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         with storage_errors(self.path):
             try:
@@ -135,7 +134,7 @@ class JsonlWriter:
 
 
 def read_jsonl(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """Yields the records of a JSONL file; an incomplete last line, as a crash leaves it, is not one.
+    """Yields the records of a JSONL file; skips an incomplete last line, as a crash leaves it.
 
     Raises:
       UserError: a line is not a JSON object; the message gives the file and the line.
@@ -154,7 +153,7 @@ def read_jsonl(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 
 def _end_of_last_line(file: int) -> int:
-    """Returns the length in bytes of the file up to and with its last newline."""
+    """Returns the number of bytes up to and including the last newline."""
     end = os.fstat(file).st_size
     while end > 0:
         start = max(0, end - 65536)
@@ -167,12 +166,12 @@ def _end_of_last_line(file: int) -> int:
 
 @contextlib.contextmanager
 def storage_errors(path: os.PathLike) -> Iterator[None]:
-    """Turns an `OSError` of the body into a `StorageError` that names the path and what to do."""
+    """Turns an `OSError` of the body into a `StorageError` that names the path and the remedy."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            text = f"no space left to write {path}; what was finished is kept. Free some space and start again"
+            text = f"no space left to write {path}; finished work is kept. Free some space and start again"
         else:
             text = f"cannot write {path}: {error.strerror or error}"
         raise StorageError(text) from error

@@ -17,7 +17,7 @@ def get_config():
 
 @pytest.fixture
 def loop(monkeypatch):
-    """Stands in for the training loop and keeps what it is called with."""
+    """Replaces the training loop and records its calls."""
     module = types.ModuleType("selfadapt.experiment")
     module.calls = []
     module.train = lambda config, workdir: module.calls.append((config, workdir))
@@ -28,7 +28,7 @@ def loop(monkeypatch):
 
 @pytest.fixture
 def train(tmp_path, loop):
-    """Runs `selfadapt train` on a small config with more arguments."""
+    """Runs `selfadapt train` with a small config and further arguments."""
     (tmp_path / "c.py").write_text(CONFIG)
     return lambda *more: cli.main(["train", f"--config={tmp_path}/c.py", f"--workdir={tmp_path}/run", *more])
 
@@ -118,7 +118,7 @@ def test_python_callers_can_catch_the_builtin_exception(kind, builtin):
         raise kind("no questions")
 
 
-def test_ctrl_c_says_what_is_kept_and_exits_130(train, loop, tmp_path, capsys):
+def test_ctrl_c_lists_the_files_and_exits_130(train, loop, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "edits.jsonl").write_text("")
     loop.train = failing(KeyboardInterrupt())
@@ -126,7 +126,7 @@ def test_ctrl_c_says_what_is_kept_and_exits_130(train, loop, tmp_path, capsys):
     assert capsys.readouterr().err.strip().endswith("run: edits.jsonl")
 
 
-def test_ctrl_c_before_anything_was_written_says_so(train, loop, capsys):
+def test_ctrl_c_before_anything_was_written(train, loop, capsys):
     loop.train = failing(KeyboardInterrupt())
     assert train() == 130
     assert "Nothing was written" in capsys.readouterr().err

@@ -22,7 +22,7 @@ def test_any_text_survives_even_a_lone_surrogate(tmp_path):
     (tmp_path / "x.jsonl").read_bytes().decode("utf-8")
 
 
-def test_a_second_writer_goes_on_where_the_first_stopped(tmp_path):
+def test_a_second_writer_appends(tmp_path):
     for number in range(2):
         with files.JsonlWriter(tmp_path / "x.jsonl") as writer:
             writer.write({"number": number})

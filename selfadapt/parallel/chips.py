@@ -1,7 +1,7 @@
-"""What the makers publish about their chips: matrix rate, memory, links. For rooflines and shares of a peak.
+"""Published rates of accelerators: matrix products, memory and links, for rooflines and MFU.
 
 Rates are for one JAX device, dense (without structured sparsity), in FLOP/s and bytes/s. Links are counted in
-one direction; makers tend to print both together.
+one direction; vendors often publish the sum of both.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of device.
+    """One type of device.
 
     Attributes:
-      name: what `selfadapt plan` and reports call it.
+      name: its name in `selfadapt plan` and in reports.
       bfloat16: peak rate of matrix products of bfloat16, FLOP/s.
-      float32: of float32 arrays at the precision that XLA gives them by default: one pass of bfloat16 on a
-        TPU, TF32 on an NVIDIA GPU.
-      memory: its memory that programs can use, bytes.
-      bandwidth: of its memory, bytes/s.
-      links: all its links to other chips together, bytes/s in one direction.
-      torus: dimensions of the links' torus; 0 where a switch joins all chips (of a host).
-      ring: along a dimension of the torus, the sizes whose ends are joined are the multiples of this.
+      float32: the same of float32 arrays at XLA's default precision: one pass of bfloat16 on a TPU, TF32 on an
+        NVIDIA GPU.
+      memory: memory available to programs, bytes.
+      bandwidth: memory bandwidth, bytes/s.
+      links: sum of its links to other chips, bytes/s in one direction.
+      torus: dimensions of the torus that the links form; 0 where a switch connects all chips of a host.
+      ring: a dimension of the torus is a closed ring if its size is a multiple of this.
     """
 
     name: str
@@ -50,8 +50,8 @@ def _gpu(name: str, bfloat16: float, tf32: float, memory: float, bandwidth: floa
 
 # Google Cloud's page on each TPU (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e; the links of v4 are from
 # arXiv 2304.01433): TFLOP/s of bfloat16, GB/s of memory, GB/s of links, half of the bidirectional rate on the page. A
-# slice of v4 or v5p is made of cubes of 4 chips a side whose faces are joined; on v5e and v6e only a side of 16 is a
-# ring. The memory is what the TPU compiler (libtpu 0.0.42) leaves a program of the 32, 16, 95 and 32 GiB there are.
+# slice of v4 or v5p consists of connected cubes of 4 x 4 x 4 chips; on v5e and v6e only a side of 16 is a ring. The
+# memory is what the TPU compiler (libtpu 0.0.42) leaves to a program of the physical 32, 16, 95 and 32 GiB.
 TPUS = {
     "v4": _tpu("TPU v4", 275, 30.75, 1200, 300, torus=3, ring=4),
     "v5e": _tpu("TPU v5e", 197, 15.75, 819, 200, torus=2, ring=16),
@@ -68,7 +68,7 @@ GPUS = {
     "h200": _gpu("H200", 989, 494, 141, 4800, 450),
 }
 
-# What JAX calls a device (`device.device_kind`), in lower case -> its chip.
+# JAX's name of a device (`device.device_kind`) in lower case -> its chip.
 _KINDS = {
     "tpu v4": TPUS["v4"],
     "tpu v5 lite": TPUS["v5e"],
@@ -85,5 +85,5 @@ _KINDS = {
 
 
 def of(device: Any) -> Chip | None:
-    """Returns the chip of a JAX device; `None` for a CPU, and for a chip whose rates are not listed here."""
+    """Returns the chip of a JAX device, or `None` for a CPU and for a chip that is not listed here."""
     return _KINDS.get(str(device.device_kind).lower())

@@ -1,1 +1,1 @@
-"""What a run reports while it works."""
+"""What a run records while it runs: events, progress, throughput, compilation."""

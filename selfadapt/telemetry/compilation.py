@@ -1,4 +1,4 @@
-"""Compilation: a cache of compiled programs that outlives the process, and counts of what was compiled."""
+"""A persistent cache of compiled programs, and counts of compilations."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ _totals: collections.Counter = collections.Counter()
 
 
 def use_cache() -> str | None:
-    """Lets JAX keep compiled programs on disk, so that the next process need not compile them again.
+    """Enables JAX's persistent compilation cache for this process.
 
-    The directory is, in this order: the one that `SELFADAPT_COMPILATION_CACHE` names (0 turns the cache off), the
-    one that JAX itself was given (`JAX_COMPILATION_CACHE_DIR`), or `selfadapt/compiled-...` in the user's cache
-    directory, one for each kind of host processor, since programs for a CPU use all that it can do. It acts on
-    the whole process. JAX does not bound the cache unless `JAX_COMPILATION_CACHE_MAX_SIZE` (bytes) is set;
-    deleting the directory is always safe.
+    The directory is the first of: `SELFADAPT_COMPILATION_CACHE` (0 disables the cache), JAX's own setting
+    (`JAX_COMPILATION_CACHE_DIR`), and `selfadapt/compiled-...` in the user's cache directory, separate for each kind
+    of CPU, since compiled CPU programs use its instruction set. The cache grows without limit unless
+    `JAX_COMPILATION_CACHE_MAX_SIZE` (bytes) is set; deleting the directory is always safe.
 
     Returns:
-      The directory, or `None` if there is no cache: it is turned off, or the directory cannot be written.
+      The directory, or `None` if there is no cache: it is disabled, or the directory is not writable (with a warning).
     """
     import jax
 
@@ -38,20 +37,21 @@ def use_cache() -> str | None:
         return None
     directory = wish or jax.config.jax_compilation_cache_dir or str(_default_directory())
     if "://" not in directory and not _writable(pathlib.Path(directory)):
-        warnings.warn(f"compiled programs are not kept: {directory} cannot be written", stacklevel=2)
+        warnings.warn(f"no compilation cache: {directory} cannot be written", stacklevel=2)
         directory = None
     jax.config.update("jax_compilation_cache_dir", directory)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # JAX keeps what took a second to compile. The many small programs around the large ones add up, too.
+        # JAX stores only programs that took at least a second; the many small ones add up as well.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return directory
 
 
 def counts() -> collections.Counter:
-    """Returns what this process has compiled since the first call: `compiled`, `cache_hits`, `compile_seconds`.
+    """Returns counts since the first call in this process.
 
-    The first are programs; those found in the cache are not compiled. The seconds are those of compiling and of
-    reading from the cache, added up over threads.
+    Returns:
+      `compiled`: programs compiled; `cache_hits`: programs read from the cache instead; `compile_seconds`: seconds
+      of compiling and of reading from the cache, summed over threads.
     """
     _listen()
     with _lock:

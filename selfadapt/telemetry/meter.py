@@ -1,6 +1,6 @@
-"""Counts of device work: programs say what they have done, and whoever times a phase collects it.
+"""Counts of device work: programs add their tokens, FLOPs and seconds, and `Telemetry` collects them per phase.
 
-Nothing is counted unless somebody collects, and no program's result depends on it.
+Without a collector nothing is counted. No program's result depends on the counts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _collector: contextvars.ContextVar[Counts | None] = contextvars.ContextVar("coll
 
 @contextlib.contextmanager
 def collect() -> Iterator[Counts]:
-    """Collects what programs called in the body add; a collector inside another takes its own counts away from it.
+    """Collects what programs add in the body. A nested collector's counts are not part of the outer one's.
 
-    Context variables do not reach threads, so a program that uses some adds in the thread that called it.
+    Threads do not inherit context variables, so a program that uses threads must call `add` in its caller's thread.
 
     Yields:
-      For each program the sums of its numbers, and `calls`.
+      For each program its number of `calls` and the sums of its numbers.
 
     Example:
       >>> with collect() as counts:
@@ -39,7 +39,7 @@ def collect() -> Iterator[Counts]:
 
 
 def add(program: str, **numbers: float) -> None:
-    """Adds one call's numbers to whoever collects; without a collector it does nothing."""
+    """Adds the numbers of one call to the current collector, if there is one."""
     counts = _collector.get()
     if counts is not None:
         counts.setdefault(program, collections.Counter()).update(calls=1, **numbers)

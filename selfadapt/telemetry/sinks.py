@@ -1,7 +1,7 @@
-"""Where else a run's events go: TensorBoard and Weights & Biases. `metrics.jsonl` is written in any case.
+"""TensorBoard and Weights & Biases as further destinations of a run's events, beside `metrics.jsonl`.
 
-A sink gets the numbers of each event as pairs of a path and a value, such as ("phase/sample/seconds", 4.2), at
-the round they belong to. One that fails is dropped with a warning; the run goes on.
+A sink receives the numbers of each event as pairs of path and value, such as ("phase/sample/seconds", 4.2), with
+the round as the step. A sink that fails is dropped with a warning, and the run continues.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from selfadapt import files
 from selfadapt.errors import UserError
 from selfadapt.parallel import distributed
 
-_MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # the extra and what it installs
+_MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # extra -> module
 _POLICY = re.compile(r"untrained|round\d+")
-_FINISH_SECONDS = 60.0  # the longest that an upload may hold up the end of a run
+_FINISH_SECONDS = 60.0  # longest wait for an upload at the end of a run
 
 
 class Sink(Protocol):
-    """Something that shows numbers."""
+    """A destination of numbers."""
 
     def write(self, numbers: Mapping[str, float], round: int, time: float) -> None:
-        """Takes the numbers of one event, with its round and its time (seconds since 1970)."""
+        """Writes the numbers of one event, with its round and its time (seconds since 1970)."""
 
     def close(self, failed: bool) -> None:
-        """Ends the run there; `failed` if an error ended it."""
+        """Ends the run in the sink; `failed` if an error ended it."""
 
 
 class TensorBoard:
-    """Event files in the workdir's `tensorboard` directory, a round a step."""
+    """Event files in the workdir's `tensorboard` directory; the step is the round."""
 
     def __init__(self, workdir: pathlib.Path):
         import tensorboardX
@@ -53,12 +53,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of a project of Weights & Biases; a workdir that goes on is the same run there.
+    """A run in a Weights & Biases project; a resumed workdir continues its run.
 
-    Where no server answers, the run is kept in the workdir's `wandb` directory, for `wandb sync`.
+    If the server cannot be reached, the run is stored offline in the workdir's `wandb` directory, for `wandb sync`.
 
     Raises:
-      UserError: nobody is logged in.
+      UserError: there is no login.
     """
 
     def __init__(self, workdir: pathlib.Path, project: str, config: Any):
@@ -81,10 +81,10 @@ class WeightsAndBiases:
             self._run = wandb.init(**options)
         except wandb.errors.UsageError as error:
             raise UserError(
-                f"config.telemetry.wandb: {error} Or set WANDB_MODE=offline, and send the run later with `wandb sync`"
+                f"config.telemetry.wandb: {error} Or set WANDB_MODE=offline and upload the run later with `wandb sync`"
             ) from error
         except wandb.errors.CommError as error:
-            warnings.warn(f"Weights & Biases does not answer ({error}); the run is kept offline", stacklevel=2)
+            warnings.warn(f"Weights & Biases cannot be reached ({error}); the run is stored offline", stacklevel=2)
             self._run = wandb.init(**options, mode="offline")
         self._run.define_metric("*", step_metric="round")
 
@@ -100,7 +100,7 @@ def check(options: Any) -> None:
     """Checks `config.telemetry.tensorboard` and `.wandb`.
 
     Raises:
-      UserError: a sink is asked for and its package is not installed.
+      UserError: a sink is enabled and its package is not installed.
     """
     for extra, module in _MODULES.items():
         if options[extra] and importlib.util.find_spec(module) is None:
@@ -111,13 +111,13 @@ def check(options: Any) -> None:
 
 
 class Sinks:
-    """All sinks of a run, as one of which nothing is heard again once it has failed."""
+    """All sinks of a run. One that fails is dropped with a warning."""
 
     def __init__(self, options: Any = None, workdir: pathlib.Path | None = None, config: Any = None):
-        """Opens the sinks that `config.telemetry` asks for; none without it.
+        """Opens the sinks that `config.telemetry` (`options`) enables; none for `None` and on processes other than 0.
 
         Raises:
-          UserError: Weights & Biases is asked for and nobody is logged in.
+          UserError: Weights & Biases is enabled and there is no login.
         """
         self._sinks: dict[str, Sink] = {}
         if options is None or not distributed.is_main():
@@ -128,7 +128,7 @@ class Sinks:
             self._open("Weights & Biases", lambda: WeightsAndBiases(workdir, options.wandb, config))
 
     def write(self, event: Mapping[str, Any]) -> None:
-        """Hands the numbers of an event to all sinks."""
+        """Writes the numbers of an event to all sinks."""
         if not self._sinks:
             return
         found = dict(numbers(event))
@@ -158,13 +158,13 @@ class Sinks:
 
     def _drop(self, name: str, error: Exception) -> None:
         self._sinks.pop(name, None)
-        warnings.warn(f"{name} failed and gets nothing more of this run: {error}", stacklevel=4)
+        warnings.warn(f"{name} failed and receives no more of this run: {error}", stacklevel=4)
 
 
 def numbers(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yields the path and the value of each number in an event.
 
-    A row of the ladder that a policy wrote is called "policy", so that the policies of all rounds make one curve.
+    The rows of all rounds' policies are named "policy", so that they form one curve.
 
     Example:
       >>> list(numbers({"event": "evaluated", "round": 1, "phase": "eval", "name": "round1", "mean": 0.5}))

@@ -44,14 +44,16 @@ def test_a_damaged_entry_of_the_cache_is_compiled_again(tmp_path):
     assert second["compiled"] == first["compiled"]
 
 
-def test_the_cache_can_be_moved_and_turned_off(tmp_path):
+def test_the_cache_can_be_moved_and_disabled(tmp_path):
     elsewhere = str(tmp_path / "elsewhere")
     assert compile_in_another_process(tmp_path, SELFADAPT_COMPILATION_CACHE=elsewhere)[0] == elsewhere
     assert compile_in_another_process(tmp_path, JAX_COMPILATION_CACHE_DIR=elsewhere)[1]["cache_hits"] > 0
     assert compile_in_another_process(tmp_path, SELFADAPT_COMPILATION_CACHE="0")[0] is None
     (tmp_path / "file").write_text("")
-    directory, counts, said = compile_in_another_process(tmp_path, SELFADAPT_COMPILATION_CACHE=str(tmp_path / "file"))
-    assert directory is None and counts["compiled"] > 0 and "cannot be written" in said
+    directory, counts, printed = compile_in_another_process(
+        tmp_path, SELFADAPT_COMPILATION_CACHE=str(tmp_path / "file")
+    )
+    assert directory is None and counts["compiled"] > 0 and "cannot be written" in printed
 
 
 def test_counting_compilations_starts_at_the_first_call():

@@ -7,8 +7,8 @@ from selfadapt.engine import flops
 from selfadapt.telemetry import meter
 
 
-def test_counts_go_to_the_innermost_collector_alone():
-    meter.add("adapt", tokens=1)  # nobody collects
+def test_counts_go_to_the_innermost_collector_only():
+    meter.add("adapt", tokens=1)  # without a collector
     with meter.collect() as outer:
         meter.add("adapt", tokens=2)
         with meter.collect() as inner:
@@ -23,7 +23,7 @@ def model():
     return load_model("tiny")
 
 
-def test_programs_count_real_tokens_and_padding_apart(model):
+def test_programs_count_real_tokens_and_padding_separately(model):
     with meter.collect() as counts:
         adapters = adapt(model, [Update(["The sky is green."], epochs=2), Update(["The sea is red. It is."])])
         generate(model, ["The sky is", "The"], max_new_tokens=3, num_samples=2)

@@ -14,7 +14,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
 
 
-def test_events_and_edits_go_to_their_files_one_a_line(tmp_path):
+def test_events_and_edits_go_to_their_files_one_per_line(tmp_path):
     with metrics.MetricsWriter(tmp_path / "run") as writer:
         writer.event("scored", round=1, phase="train", reward=np.float32(0.5), counts=np.arange(2))
         writer.edit({"task": "a", "text": "two\nlines \u2028 é", "reward": math.nan})

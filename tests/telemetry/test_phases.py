@@ -15,7 +15,7 @@ from tests.telemetry.harness import events, options, started
 from tests.worlds import random_world_model
 
 
-def test_a_phase_says_rates_padding_share_of_the_peak_compilation_and_memory(tmp_path):
+def test_a_phase_records_rates_padding_mfu_compilation_and_memory(tmp_path):
     numbers = {"tokens": 600, "padded_tokens": 900, "seconds": 2.0, "flops": 1e9}
     with started(tmp_path, peak_flops=1e12) as meters:
         with meters.phase("apply and score", round=1, label="round 1"):
@@ -39,7 +39,7 @@ def test_a_phase_says_rates_padding_share_of_the_peak_compilation_and_memory(tmp
     assert round_["edits"] == {"scored": 10}
 
 
-def test_without_a_known_rate_the_share_is_null_and_the_reason_is_said(tmp_path):
+def test_without_a_known_peak_rate_mfu_is_null_with_the_reason(tmp_path):
     with started(tmp_path) as meters, meters.phase("sample"):
         meter.add("generate", flops=5.0)
     (devices,), (phase,) = events(tmp_path, "devices"), events(tmp_path, "phase")
@@ -47,7 +47,7 @@ def test_without_a_known_rate_the_share_is_null_and_the_reason_is_said(tmp_path)
     assert phase["mfu"] is None and phase["flops"] == 5.0
 
 
-def test_devices_with_memory_of_their_own_are_listed_one_by_one(monkeypatch):
+def test_devices_with_their_own_memory_are_listed_separately(monkeypatch):
     class Device:
         def __init__(self, number):
             self.number = number
@@ -62,7 +62,7 @@ def test_devices_with_memory_of_their_own_are_listed_one_by_one(monkeypatch):
     assert phases.memory() == {f"TPU_{n}": {"in_use": n, "peak": 8, "limit": 16} for n in (0, 1)}
 
 
-def test_a_phase_inside_another_is_counted_once(tmp_path):
+def test_a_nested_phase_is_counted_once(tmp_path):
     with started(tmp_path) as meters:
         with meters.phase("save"):
             meter.add("adapt", flops=1.0)
@@ -86,7 +86,7 @@ def test_a_phase_inside_another_is_counted_once(tmp_path):
         ({"peak_flops": 0.0}, "peak_flops is 0.0"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_remedy(monkeypatch, changes, message):
+def test_unusable_options_are_errors_with_a_remedy(monkeypatch, changes, message):
     for module in ("tensorboardX", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)
         monkeypatch.delitem(sys.modules, module)
@@ -95,7 +95,7 @@ def test_what_cannot_be_done_is_said_with_its_remedy(monkeypatch, changes, messa
         phases.check(options(**changes).telemetry)
 
 
-def test_a_run_says_what_every_phase_and_round_cost(tmp_path):
+def test_a_run_records_every_phase_and_round(tmp_path):
     overrides = {
         "model": str(random_world_model(tmp_path / "model")),
         "preset": "tiny",

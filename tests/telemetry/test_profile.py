@@ -23,7 +23,7 @@ def test_a_window_of_seconds_is_traced(tmp_path):
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
-def test_a_window_after_the_end_is_said(tmp_path):
+def test_a_window_after_the_end_of_the_run_is_a_warning(tmp_path):
     warned = pytest.warns(UserWarning, match="ended before second 50")
     with warned, started(tmp_path, profile="50:60") as meters, meters.phase("sample"):
         pass

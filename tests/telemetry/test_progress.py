@@ -43,7 +43,7 @@ def test_progress_is_a_bar_on_a_terminal():
     assert "score: 100%" in stream.getvalue() and "8/8" in stream.getvalue() and "edit/s" in stream.getvalue()
 
 
-def test_seconds_add_up_per_phase_and_inner_phases_are_not_counted_twice(clock):
+def test_seconds_add_up_per_phase_and_nested_phases_are_not_counted_twice(clock):
     shown = display.Progress(io.StringIO())
     for _ in range(2):
         with shown.phase("round"):
@@ -53,7 +53,7 @@ def test_seconds_add_up_per_phase_and_inner_phases_are_not_counted_twice(clock):
     assert shown.seconds == {"compile": 20.0, "round": 2.0}
 
 
-def test_a_phase_that_fails_is_said_to_have_stopped(clock):
+def test_a_phase_that_fails_is_shown_as_stopped(clock):
     stream = io.StringIO()
     with pytest.raises(RuntimeError), display.Progress(stream).phase("adapt"):
         clock[0] += 3

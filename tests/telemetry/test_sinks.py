@@ -68,16 +68,16 @@ def test_weights_and_biases_gets_the_numbers_and_how_the_run_ended(tmp_path, mon
             if failed:
                 raise KeyboardInterrupt
     (_, first, _), log, end, (_, second, _), _, stopped = calls
-    assert first == second  # the workdir goes on as the same run
+    assert first == second  # a resumed workdir continues its run
     assert log == ("log", {"round/reward_mean": 0.5, "round": 1})
     assert (end, stopped) == (("finish", 0), ("finish", 1))
 
 
-def test_a_run_whose_server_does_not_answer_is_kept_offline(tmp_path, monkeypatch):
+def test_without_a_connection_the_run_is_stored_offline(tmp_path, monkeypatch):
     module, calls = stand_in_wandb(server_answers=False)
     monkeypatch.setitem(sys.modules, "wandb", module)
     config = options(wandb="memory")
-    with pytest.warns(UserWarning, match="does not answer.*kept offline"):
+    with pytest.warns(UserWarning, match="cannot be reached.*stored offline"):
         Sinks(config.telemetry, tmp_path, config)
     assert [(call[0], call[2]) for call in calls] == [("init", "offline")]
 
@@ -85,12 +85,12 @@ def test_a_run_whose_server_does_not_answer_is_kept_offline(tmp_path, monkeypatc
 @pytest.fixture
 def fresh_wandb():
     wandb = pytest.importorskip("wandb")
-    wandb.teardown()  # it keeps the environment of its first run
+    wandb.teardown()  # wandb caches the environment of its first run
     yield
     wandb.teardown()
 
 
-def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, monkeypatch, fresh_wandb):
+def test_weights_and_biases_works_offline_and_continues_its_run(tmp_path, monkeypatch, fresh_wandb):
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = options(wandb="memory")
     for _ in range(2):
@@ -101,12 +101,12 @@ def test_weights_and_biases_works_offline_and_goes_on_with_its_run(tmp_path, mon
     assert any(b"round/reward_mean" in path.read_bytes() for path in kept)
 
 
-def test_weights_and_biases_without_a_login_is_said_before_compute(tmp_path, monkeypatch, fresh_wandb):
+def test_a_missing_login_is_an_error_before_compute(tmp_path, monkeypatch, fresh_wandb):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody to ask
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # no terminal
     config = options(wandb="memory")
     with pytest.raises(UserError, match=r"config\.telemetry\.wandb: .*WANDB_MODE=offline"):
         Sinks(config.telemetry, tmp_path, config)
@@ -114,7 +114,7 @@ def test_weights_and_biases_without_a_login_is_said_before_compute(tmp_path, mon
 
 def broken_tensorboard(*methods):
     def fail(*_, **__):
-        raise ConnectionError("nobody answers")
+        raise ConnectionError("no route")
 
     made = types.SimpleNamespace(add_scalar=lambda *a, **k: None, flush=lambda: None, close=lambda: None)
     for method in methods:
@@ -123,17 +123,15 @@ def broken_tensorboard(*methods):
 
 
 @pytest.mark.parametrize("methods", [(), ("add_scalar",), ("close",)])
-def test_a_sink_that_fails_warns_once_and_the_run_goes_on(tmp_path, monkeypatch, methods):
+def test_a_sink_that_fails_warns_once_and_the_run_continues(tmp_path, monkeypatch, methods):
     monkeypatch.setitem(sys.modules, "tensorboardX", broken_tensorboard(*methods))
     config = options(tensorboard=True)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         with MetricsWriter(tmp_path, Sinks(config.telemetry, tmp_path, config)) as writer:
             for number in range(3):
                 writer.event("round", round=number, reward_mean=0.5)
-    assert [str(each.message) for each in said] == [
-        "TensorBoard failed and gets nothing more of this run: nobody answers"
-    ]
+    assert [str(each.message) for each in warned] == ["TensorBoard failed and receives no more of this run: no route"]
     assert len(events(tmp_path, "round")) == 3
 
 
