@@ -48,7 +48,7 @@ def small_config(model_directory, **changes):
 def finished(model_directory, tmp_path_factory):
     """A finished run: its workdir and what `train` returned."""
     workdir = tmp_path_factory.mktemp("run") / "whole"
-    return workdir, train(small_config(model_directory), workdir)
+    return workdir, train(small_config(model_directory, telemetry__peak_flops=1e12), workdir)
 
 
 def test_a_run_writes_everything_that_it_promises(finished):
@@ -79,6 +79,18 @@ def test_every_edit_is_recorded_with_what_became_of_it(finished):
     rounds = [{edit["task"] for edit in trained if edit["round"] == number} for number in (1, 2)]
     assert not rounds[0] & rounds[1]  # other passages each round
     assert not (rounds[0] | rounds[1]) & {edit["task"] for edit in edits if edit["phase"] == "eval"}
+
+
+def test_every_phase_and_round_is_measured(finished):
+    events = list(read_jsonl(finished[0] / "metrics.jsonl"))
+    phases = [event for event in events if event["event"] == "phase"]
+    names = [phase["phase"] for phase in phases if phase["label"] == "round 1"]
+    assert names == ["baseline", "sample", "apply and score", "improve"]
+    assert all(phase["mfu"] > 0 for phase in phases if phase["phase"] in names)
+    start, *rounds = [event for event in events if event["event"] == "telemetry"]
+    assert [event["round"] for event in (start, *rounds)] == [0, 1, 2]
+    assert start["edits"] == {"scored": 4 * 3, "sampled": 3}  # none, passage, oracle and the untrained policy
+    assert all(event["edits"] == {"scored": 3 + 3 * 2 + 3, "sampled": 3 * 2 + 3} for event in rounds)
 
 
 def comparable(workdir):

@@ -1,18 +1,14 @@
 """Events of phases and rounds."""
 
-import pathlib
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from selfadapt.config import load_config
 from selfadapt.errors import UserError
-from selfadapt.experiment import train
 from selfadapt.telemetry import meter, phases
 from tests.telemetry.harness import events, options, started
-from tests.worlds import random_world_model
 
 
 def test_a_phase_records_rates_padding_mfu_compilation_and_memory(tmp_path):
@@ -93,26 +89,3 @@ def test_unusable_options_are_errors_with_a_remedy(monkeypatch, changes, message
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=message):
         phases.check(options(**changes).telemetry)
-
-
-def test_a_run_records_every_phase_and_round(tmp_path):
-    overrides = {
-        "model": str(random_world_model(tmp_path / "model")),
-        "preset": "tiny",
-        "rounds": "1",
-        "contexts": "2",
-        "edits": "2",
-        "evaluation.contexts": "2",
-        "sampling.max_new_tokens": "8",
-        "outer.rest_em.select": "best",
-        "telemetry.peak_flops": "1e12",
-    }
-    train(load_config(pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py", overrides), tmp_path / "run")
-    phases = events(tmp_path / "run", "phase")
-    first_round = [phase["phase"] for phase in phases if phase["label"] == "round 1"]
-    assert first_round == ["baseline", "sample", "apply and score", "improve"]
-    assert all(phase["mfu"] > 0 for phase in phases if phase["phase"] != "save")
-    start, after = events(tmp_path / "run", "telemetry")
-    assert (start["round"], after["round"]) == (0, 1)
-    assert start["edits"] == {"scored": 4 * 2, "sampled": 2}  # none, passage, oracle and the untrained policy
-    assert after["edits"] == {"scored": 2 + 2 * 2 + 2, "sampled": 2 * 2 + 2}

@@ -15,6 +15,8 @@ RUN = [
     *("-m", "selfadapt", "train", "--config=configs/quickstart.py"),
     *("--config.rounds=1", "--config.contexts=2", "--config.edits=2", "--config.evaluation.contexts=2"),
     *("--config.sampling.max_new_tokens=48", "--config.outer.rest_em.select=best"),
+    # Fewer shapes, and so fewer programs to compile.
+    *("--config.domain.split=document", "--config.domain.max_segments=1", "--config.evaluation.controls=false"),
 ]
 
 
