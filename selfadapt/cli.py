@@ -157,7 +157,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         prog="selfadapt",
         description="Meta-learning for language models that adapt themselves: a policy writes training data (edits),\n"
         "each edit is applied to a copy of the model, the copy is scored, and the policy learns to write better edits.",
-        epilog="Start with:\n  selfadapt train --config=configs/quickstart.py --workdir=runs/quickstart",
+        epilog="Start with:\n  selfadapt train --config=quickstart --workdir=runs/quickstart",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
-"""Stands in for `sbatch`, `srun` and `scontrol`, by whose names it is called: all tasks start on this machine.
+"""Stands in for `sbatch`, `srun` and `scontrol`, depending on the name it is called by; tasks run on this machine.
 
-As on a cluster, sbatch runs a copy of the script, reads its #SBATCH lines, lets its own options overrule them, and
+As on a cluster, sbatch runs a copy of the script, reads its #SBATCH lines, overrides them with its options, and
 describes the job in SLURM_ variables; srun adds those of each task and ends with the largest exit status. scontrol
 appends its arguments to the file $SCONTROL_CALLS.
 """
@@ -60,7 +60,7 @@ def srun(words):
 
 
 def scontrol(words):
-    """Writes down what it was asked."""
+    """Records its arguments."""
     with open(os.environ["SCONTROL_CALLS"], "a") as file:
         print(*words, file=file)
     return 0

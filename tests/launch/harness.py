@@ -1,4 +1,4 @@
-"""What the tests of launch/ share: a place to run its scripts in, and a `selfadapt` that writes down how it starts."""
+"""Helpers of the tests of launch/: running its scripts, and a `selfadapt` that records how it is started."""
 
 import json
 import os
@@ -27,12 +27,12 @@ def executable(file, text):
 
 
 def recorder(file):
-    """Writes a `selfadapt` that is the real one up to `jax.distributed.initialize`; see recorder.py."""
+    """Writes a `selfadapt` that records the arguments of `jax.distributed.initialize`; see recorder.py."""
     script = pathlib.Path(__file__).with_name("recorder.py")
     return executable(file, f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" "{script}" "$@"\n')
 
 
 def records(directory):
-    """Returns what the recorders wrote, in the order of their processes' numbers."""
+    """Returns the recorded arguments, ordered by process index."""
     found = [json.loads(file.read_text()) for file in directory.glob("*.json")]
     return sorted(found, key=lambda record: record["process_id"])

@@ -1,8 +1,8 @@
-"""Stands in for the `selfadapt` command: the real one, up to `jax.distributed.initialize`, whose arguments it writes.
+"""Stands in for the `selfadapt` command: the real one up to `jax.distributed.initialize`, whose arguments it writes.
 
-What a launcher leaves to JAX is filled in by JAX's own detection of the cluster, as `initialize` would do it; then
-the process ends, since no cluster is there. The variables RECORD (a directory for the files), RECORD_STATUS (the exit
-status) and RECORD_TPU (if set, JAX believes that this is a TPU host) say how.
+Arguments that a launcher leaves to JAX are filled in by JAX's detection of the cluster, which has no public interface
+and so is imported from `jax._src`; then the process ends. Variables: RECORD is a directory for the files, RECORD_STATUS
+the exit status, and RECORD_TPU, if set, makes JAX take this machine for a TPU host.
 """
 
 import json
@@ -19,7 +19,7 @@ NAMES = ("coordinator_address", "num_processes", "process_id", "local_device_ids
 
 
 def record(*positional, cluster_detection_method=None, **named):
-    """Takes the place of `jax.distributed.initialize`."""
+    """Replaces `jax.distributed.initialize`."""
     arguments = dict.fromkeys(NAMES) | dict(zip(NAMES, positional, strict=False))
     arguments |= {name: value for name, value in named.items() if name in NAMES}
     if cluster_detection_method != "deactivate" and None in arguments.values():
@@ -36,4 +36,4 @@ if __name__ == "__main__":
     jax.distributed.initialize = record
     cli.main()
     print("selfadapt did not reach jax.distributed.initialize", file=sys.stderr)
-    sys.exit(2)  # the status that no launcher starts again
+    sys.exit(2)  # a status that no launcher restarts

@@ -1,4 +1,4 @@
-"""launch/Dockerfile: no Docker runs here, so hadolint reads it, and what it names is looked up."""
+"""launch/Dockerfile, without Docker: hadolint checks it, and the files and extras that it names must exist."""
 
 import re
 import subprocess
@@ -11,12 +11,12 @@ from tests.launch.harness import LAUNCH, ROOT, run
 TEXT = (LAUNCH / "Dockerfile").read_text()
 
 
-def test_hadolint_has_no_complaint():
+def test_hadolint_accepts_it():
     done = run("hadolint", LAUNCH / "Dockerfile")
     assert done.returncode == 0, done.stdout
 
 
-def test_what_is_copied_is_there_and_is_not_ignored():
+def test_copied_files_exist_and_are_not_ignored():
     copied = [path for line in re.findall(r"^COPY (.+) \S+$", TEXT, re.MULTILINE) for path in line.split()]
     kept = [line[1:] for line in (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
     assert "setup.py" in copied and "selfadapt" in copied

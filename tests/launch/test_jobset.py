@@ -114,7 +114,7 @@ def test_a_user_error_ends_the_jobset_and_all_else_restarts_it(name):
 
 
 def start_pods(name, tmp_path, **extra):
-    """Starts two processes with the manifest's arguments and what the cluster makes of its variables."""
+    """Starts two processes with the manifest's arguments and its variables as the cluster resolves them."""
     manifest, template = load(name)
     (container,) = template["spec"]["template"]["spec"]["containers"]
     selfadapt = recorder(tmp_path / "selfadapt")
@@ -149,9 +149,9 @@ def test_gpu_pods_find_the_first_of_them(tmp_path):
     assert all(pod["argv"] == container["args"] for pod in pods)
 
 
-def test_tpu_pods_are_found_by_jax_in_what_gke_tells_them(tmp_path):
+def test_jax_detects_tpu_pods_from_the_variables_of_gke(tmp_path):
     gke = {"TPU_WORKER_ID": "{index}", "TPU_WORKER_HOSTNAMES": "localhost,host1,host2,host3", "RECORD_TPU": "1"}
-    # Given, if empty, they need not be asked for at Google's metadata server.
+    # Set but empty, they are not requested from Google's metadata server.
     gke |= dict.fromkeys(("MEGASCALE_COORDINATOR_ADDRESS", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"), "")
     _, job, pods = start_pods("jobset-tpu.yaml", tmp_path, **gke)
     assert {pod["coordinator_address"] for pod in pods} == {"localhost:8482"}

@@ -11,12 +11,12 @@ WAYS = ["tpu_pod.sh", "xpk.sh", "jobset-gpu.yaml", "jobset-tpu.yaml", "slurm.sba
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda file: file.name)
-def test_the_shell_understands_it_and_shellcheck_has_no_complaint(file):
+def test_bash_and_shellcheck_accept_it(file):
     assert run("bash", "-n", file).stderr == ""
     assert run("shellcheck", "--external-sources", "--source-path=SCRIPTDIR", file).stdout == ""
 
 
-def test_shellcheck_has_no_complaint_about_the_scripts_inside_sky_yaml(tmp_path):
+def test_shellcheck_accepts_the_scripts_in_sky_yaml(tmp_path):
     task = yaml.safe_load((LAUNCH / "sky.yaml").read_text())
     for part in ("setup", "run"):
         script = tmp_path / part
@@ -25,14 +25,14 @@ def test_shellcheck_has_no_complaint_about_the_scripts_inside_sky_yaml(tmp_path)
 
 
 @pytest.mark.parametrize("file", COMMANDS, ids=lambda file: file.name)
-def test_help_says_how_it_is_used(file):
+def test_help_prints_the_usage(file):
     done = run(file, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage")
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_its_head_says_what_to_edit_and_what_was_not_run(name):
+def test_its_header_states_what_to_edit_and_what_was_not_run(name):
     lines = iter((LAUNCH / name).read_text().splitlines())
     head = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""launch/slurm.sbatch on a cluster of stand-ins: how the tasks start, and what becomes of the job when they end."""
+"""launch/slurm.sbatch with stand-ins for SLURM: how tasks start, and whether the job is requeued when they end."""
 
 import pathlib
 import sys
@@ -20,7 +20,7 @@ def cluster(tmp_path):
 
 
 def submit(cluster, *arguments, script=LAUNCH / "slurm.sbatch", **environment):
-    """Runs a job; returns it and what scontrol was asked."""
+    """Runs a job; returns it and the calls of scontrol."""
     calls = cluster / "calls"
     size = ("--nodes=2", "--ntasks-per-node=2")
     done = run("sbatch", *size, script, *arguments, path=cluster, SCONTROL_CALLS=calls, **environment)
@@ -71,7 +71,7 @@ def test_the_job_is_requeued_where_a_restart_helps(cluster, tmp_path, status, re
         (ARGUMENTS, "there is no command /nowhere"),
     ],
 )
-def test_a_job_that_cannot_start_says_what_is_missing(cluster, arguments, complaint):
+def test_a_job_that_cannot_start_names_what_is_missing(cluster, arguments, complaint):
     done, calls = submit(cluster, *arguments, SELFADAPT="/nowhere")
     assert done.returncode == 2
     assert complaint in done.stderr

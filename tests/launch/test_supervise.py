@@ -1,4 +1,4 @@
-"""launch/supervise.sh: which ends of a command are ends of the run, and which are interruptions."""
+"""launch/supervise.sh: after which exit statuses a command is restarted."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def ends(tmp_path, *statuses):
     return executable(tmp_path / "command", text), lambda: len(count.read_text().split())
 
 
-def test_an_interrupted_command_is_started_again_until_it_is_done(tmp_path):
+def test_a_command_that_fails_is_restarted_until_it_succeeds(tmp_path):
     command, starts = ends(tmp_path, 75, 134, 137, 1, 0)
     done = run(SUPERVISE, "--pause", 0, "--", command)
     assert (done.returncode, starts()) == (0, 5)
@@ -28,7 +28,7 @@ def test_an_interrupted_command_is_started_again_until_it_is_done(tmp_path):
 
 
 @pytest.mark.parametrize("status", [0, 2, 126, 127, 130])
-def test_what_would_only_happen_again_is_not_started_again(tmp_path, status):
+def test_errors_that_a_restart_does_not_fix_are_final(tmp_path, status):
     command, starts = ends(tmp_path, status)
     assert (run(SUPERVISE, "--pause", 0, "--", command).returncode, starts()) == (status, 1)
 

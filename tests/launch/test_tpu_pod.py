@@ -1,4 +1,4 @@
-"""launch/tpu_pod.sh: the commands of a dry run, and, with a stand-in for gcloud, what happens on a host."""
+"""launch/tpu_pod.sh: the commands of a dry run, and, with a stand-in for gcloud, their effects on a host."""
 
 import contextlib
 import os
@@ -95,7 +95,7 @@ def test_wrong_arguments_are_named_before_anything_is_done(arguments, complaint)
 
 @pytest.fixture
 def host(tmp_path):
-    """A home directory as setup leaves it, and a gcloud that does there what it is asked to do on all hosts."""
+    """A home directory after setup, and a gcloud that runs there the commands for all hosts."""
     home = tmp_path / "home"
     shutil.copytree(LAUNCH, home / "selfadapt" / "launch")
     copy_or_run = (
@@ -108,7 +108,7 @@ def host(tmp_path):
     executable(tmp_path / "bin" / "gcloud", copy_or_run)
     yield home
     pid = home / "selfadapt.pid"
-    if pid.exists():  # what a failed test has left running
+    if pid.exists():  # left running by a failed test
         with contextlib.suppress(ProcessLookupError):
             os.killpg(int(pid.read_text()), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""launch/xpk.sh: the command of a dry run, and what xpk gets (a stand-in for it, here)."""
+"""launch/xpk.sh: the command of a dry run, and the arguments of xpk (a stand-in)."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_a_dry_run_prints_the_variables_and_the_command():
     ]
 
 
-def test_xpk_gets_the_secrets_by_name_and_the_overrides_as_they_are(tmp_path):
+def test_xpk_gets_the_secrets_by_name_and_the_overrides_unchanged(tmp_path):
     xpk = (
         "#!/bin/bash\n"
         'for word in "$@"; do\n'
