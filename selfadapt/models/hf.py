@@ -1,9 +1,9 @@
 """Hugging Face checkpoints in and out: `config.json` and safetensors, never a pickle.
 
 The decoder keeps each kind of weight of all layers in one stacked array, transposed to [in, out]; a
-checkpoint has a tensor for each layer, [out, in]. One table (`weights`) says which is which. Every name
-and shape is checked from the files' headers before any data is read; then tensors stream one piece at a
-time into the stacked arrays on the device.
+checkpoint has a tensor for each layer, [out, in]. One table (`weights`) maps one to the other. Every name and
+shape is checked from the files' headers before any data is read; then tensors are streamed one piece at a time into the
+stacked arrays on the device.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from selfadapt import files as disk
-from selfadapt.errors import UserError
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
+from selfadapt.models.tensor_files import (
+    CheckpointError,
+    check_tensor,
+    open_tensors,
+    read_json,
+    read_part,
+    some,
+    write_tensors,
+)
 from selfadapt.parallel import distributed, sharding
 
 Params = dict[str, Any]
@@ -43,20 +47,15 @@ MODULES = {
     "up_proj": "mlp.up_proj",
     "down_proj": "mlp.down_proj",
 }
-_STORED = ("F32", "BF16", "F16")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-class CheckpointError(UserError, ValueError):
-    """A checkpoint whose files cannot be read as the model that its `config.json` describes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """Where one array of the parameter tree lies in a checkpoint.
+    """One array of the parameter tree and its tensors in a checkpoint.
 
     Attributes:
-      path: the array's place in the tree.
+      path: the array's keys in the tree.
       name: the tensor's name, with `{}` for the layer when the array stacks all layers.
       shape: the shape of one tensor in the file.
     """
@@ -122,63 +121,18 @@ def weight_axes(projection: str) -> tuple[str, ...]:
     return ("layers", *("embed" if axis == "hidden" else axis for axis in PROJECTION_AXES[projection]))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object from a file.
-
-    Raises:
-      CheckpointError: the file is absent, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}; give a directory that holds a complete Hugging Face model or adapter"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download or save it again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; it must hold an object")
-    return content
-
-
-@contextlib.contextmanager
-def open_tensors(path: Path) -> Iterator[Any]:
-    """Opens one safetensors file for reading by name, its header checked against its size.
-
-    Raises:
-      CheckpointError: the file is absent, truncated or not a safetensors file.
-    """
-    try:
-        handle = safetensors.safe_open(path, framework="numpy")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is absent; download or save the checkpoint again") from None
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({error}); download or save it again"
-        ) from None
-    with handle:
-        yield handle
-
-
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """Returns the first few names for an error message, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def load_params(directory: Path, config: ModelConfig, dtype: Any, where: sharding.Mesh | None = None) -> Params:
     """Reads a checkpoint's tensors into the decoder's parameter tree.
 
-    On one device, beside the arrays themselves only one piece of at most 4 MiB is held at a time (and pages
-    of the memory-mapped file, which the system takes back when it needs them). On a mesh each process reads
+    On one device only one piece of at most 4 MiB is in memory besides the arrays themselves (and pages of the
+    memory-mapped file, which the system frees when it needs them). On a mesh each process reads
     only what its own devices hold, one array of the tree at a time.
 
     Args:
       directory: the checkpoint.
       config: its architecture.
       dtype: the dtype of the parameters; float32, bfloat16 and float16 files are converted to it.
-      where: the mesh to lay them on; `None` for the default device.
+      where: the mesh to shard them over; `None` for the default device.
 
     Returns:
       The parameter tree: `embed_tokens` [V, D], `layers` with stacked arrays ([L, in, out] for
@@ -214,13 +168,13 @@ def save_params(params: Params, config: ModelConfig, directory: Path, *, shard_b
     """Writes the parameter tree as safetensors, with an index when it is larger than one shard.
 
     Weights that an earlier save left in the directory are replaced. Each file is written under another
-    name and then renamed, so that a full disk never leaves half a file under a good name.
+    name and then renamed, so that a full disk never leaves a partial file under its final name.
 
     Args:
       params: the parameter tree, as `load_params` returns it.
       config: its architecture.
       directory: where to write; it must exist.
-      shard_bytes: the most that one file holds, in bytes.
+      shard_bytes: the largest size of one file, in bytes.
     """
     plan = [entry for weight in weights(config) for entry in _entries(params, weight, config.num_layers)]
     shards: list[list[tuple[str, Any, int]]] = [[]]
@@ -247,24 +201,6 @@ def save_params(params: Params, config: ModelConfig, directory: Path, *, shard_b
         disk.write_json(directory / INDEX, index)
 
 
-def write_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
-    """Writes a safetensors file whole or not at all.
-
-    Raises:
-      StorageError: it cannot be written, for instance because the disk is full.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        safetensors.numpy.save_file(tensors, partial, metadata={"format": "pt"})
-        os.umask(umask := os.umask(0))
-        os.chmod(partial, 0o666 & ~umask)  # safetensors makes files that only their owner can read
-        os.replace(partial, path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise disk.StorageError(f"cannot write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _tensor_files(directory: Path) -> dict[str, Path]:
     """Returns the file of each tensor."""
     if (directory / SINGLE).exists():
@@ -283,7 +219,9 @@ def _tensor_files(directory: Path) -> dict[str, Path]:
         raise CheckpointError(f"{directory / INDEX}: weight_map is missing or does not map tensor names to files")
     for file in dict.fromkeys(mapping.values()):
         if Path(file).name != file:
-            raise CheckpointError(f"{directory / INDEX} names the file {file!r}; shards must lie beside the index")
+            raise CheckpointError(
+                f"{directory / INDEX} names the file {file!r}; shards must be in the directory of the index"
+            )
         if not (directory / file).exists():
             raise CheckpointError(f"{directory / INDEX} names the shard {file}, which is absent; download it again")
     return {name: directory / file for name, file in mapping.items()}
@@ -322,34 +260,17 @@ def _check(directory: Path, files: dict[str, Path], config: ModelConfig) -> dict
             present = set(handle.keys())
             for name in names:
                 if name not in present:
-                    raise CheckpointError(f"{file} lacks the tensor {name}, which {INDEX} says it holds")
+                    raise CheckpointError(f"{file} lacks the tensor {name}, which {INDEX} lists for it")
                 if name in targets:
                     check_tensor(handle, name, targets[name][0].shape, file)
     return targets
-
-
-def check_tensor(handle: Any, name: str, shape: tuple[int, ...], file: Path) -> None:
-    """Checks the shape and dtype of one tensor of an open file.
-
-    Raises:
-      CheckpointError: they differ from `shape`, or from the dtypes that can be read.
-    """
-    stored = handle.get_slice(name)
-    if tuple(stored.get_shape()) != shape:
-        raise CheckpointError(
-            f"{file}: tensor {name} has shape {tuple(stored.get_shape())}, but the model's config.json makes it {shape}"
-        )
-    if stored.get_dtype() not in _STORED:
-        raise CheckpointError(
-            f"{file}: tensor {name} is stored as {stored.get_dtype()}; supported are {', '.join(_STORED)}"
-        )
 
 
 def _check_tie(directory: Path, embedding: Path, head: Path) -> None:
     with open_tensors(embedding) as first, open_tensors(head) as second:
         one, two = first.get_slice(EMBEDDING), second.get_slice(HEAD)
         same = one.get_shape() == two.get_shape() and one.get_dtype() == two.get_dtype()
-        count, rows = one.get_shape()[0], _rows_a_piece(one)
+        count, rows = one.get_shape()[0], _rows_per_piece(one)
         pieces = (slice(start, min(start + rows, count)) for start in range(0, count, rows))
         if same and all(one[piece].tobytes() == two[piece].tobytes() for piece in pieces):
             return
@@ -359,7 +280,7 @@ def _check_tie(directory: Path, embedding: Path, head: Path) -> None:
     )
 
 
-def _rows_a_piece(stored: Any) -> int:
+def _rows_per_piece(stored: Any) -> int:
     width = int(np.prod(stored.get_shape()[1:], initial=1)) * 4
     return max(1, PIECE_BYTES // width)
 
@@ -388,13 +309,8 @@ def _load_parts(handles: dict[str, Any], weight: Weight, layers: int, dtype: Any
     )
 
 
-def read_part(handle: Any, name: str, inside: tuple[slice, ...]) -> np.ndarray:
-    """Reads a part of a tensor of an open file; the rest of the tensor is not read."""
-    return handle.get_slice(name)[inside]
-
-
 def _fill(array: jax.Array, stored: Any, weight: Weight, layer: int) -> jax.Array:
-    rows = _rows_a_piece(stored)
+    rows = _rows_per_piece(stored)
     for row in range(0, weight.shape[0], rows):
         start = (0, row) if weight.transposed else (row, 0)[: len(weight.shape)]
         start = (layer, *start) if weight.stacked else start

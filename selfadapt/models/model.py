@@ -14,7 +14,7 @@ import numpy as np
 
 from selfadapt import files
 from selfadapt.errors import InvalidValueError
-from selfadapt.models import decoder, hf
+from selfadapt.models import decoder, hf, tensor_files
 from selfadapt.models.config import ConfigError, ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.parallel import distributed, sharding
@@ -207,9 +207,9 @@ def read_architecture(file: Path) -> tuple[ModelConfig, dict[str, Any], dict[str
       ConfigError: a field is missing or makes no sense.
       UnsupportedModelError: the architecture or one of its options is not supported.
     """
-    raw = hf.read_json(file)
+    raw = tensor_files.read_json(file)
     beside = file.parent / "generation_config.json"
-    generation = hf.read_json(beside) if beside.exists() else None
+    generation = tensor_files.read_json(beside) if beside.exists() else None
     return ModelConfig.from_json(raw, source=str(file), generation=generation), raw, generation
 
 
@@ -275,9 +275,11 @@ def _directory(path_or_hub_id: str | Path) -> Path:
     if name in EMBEDDED:
         return EMBEDDED[name]
     if path.exists():
-        raise hf.CheckpointError(f"{name} is a file; give the directory that holds config.json and the weights")
+        raise tensor_files.CheckpointError(
+            f"{name} is a file; give the directory that holds config.json and the weights"
+        )
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise hf.CheckpointError(f"there is no directory {name}, and it is not the id of a model on the hub")
+        raise tensor_files.CheckpointError(f"there is no directory {name}, and it is not the id of a model on the hub")
     import huggingface_hub
 
     try:
@@ -286,7 +288,7 @@ def _directory(path_or_hub_id: str | Path) -> Path:
         )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise hf.CheckpointError(
+        raise tensor_files.CheckpointError(
             f"there is no directory {name}, and the hub did not give a model of this name ({reason}); check the "
             "spelling, the network, and for a gated model that you are logged in"
         ) from error
@@ -302,6 +304,6 @@ def _load_tokenizer(directory: Path) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:
-        raise hf.CheckpointError(
+        raise tensor_files.CheckpointError(
             f"the tokenizer in {directory} cannot be read ({error}); download or save its files again"
         ) from error

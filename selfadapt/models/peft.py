@@ -15,7 +15,7 @@ import numpy as np
 
 from selfadapt import files
 from selfadapt.errors import InvalidValueError
-from selfadapt.models import hf
+from selfadapt.models import hf, tensor_files
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora, Spec, resolve_targets
 from selfadapt.models.model import Model, check_base
@@ -47,7 +47,7 @@ _HARMLESS = (
 _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
-class AdapterError(hf.CheckpointError):
+class AdapterError(tensor_files.CheckpointError):
     """An adapter directory that cannot be read as LoRA adapters of the given base model."""
 
 
@@ -110,7 +110,7 @@ def save_peft(adapter: Adapters, path: str | Path, *, base: str = "") -> None:
     if not distributed.is_main():
         return
     directory = files.make_directory(path)
-    hf.write_tensors(tensors, directory / TENSORS)
+    tensor_files.write_tensors(tensors, directory / TENSORS)
     files.write_json(directory / CONFIG, config)
 
 
@@ -192,7 +192,7 @@ def _only(adapter: Adapters) -> Spec:
 def _load_one(config: ModelConfig, directory: Path) -> Adapters:
     if not directory.is_dir():
         raise AdapterError(f"there is no directory {directory}; give the one that holds {CONFIG} and {TENSORS}")
-    raw = hf.read_json(directory / CONFIG)
+    raw = tensor_files.read_json(directory / CONFIG)
     spec = _read_spec(raw, directory / CONFIG, config)
     if not (directory / TENSORS).exists():
         if (directory / "adapter_model.bin").exists():
@@ -259,18 +259,18 @@ def _read_factors(config: ModelConfig, spec: Spec, file: Path) -> tuple[dict, di
         for layer in range(config.num_layers):
             shapes[_tensor_name(layer, target, "A")] = (spec.rank, inputs)
             shapes[_tensor_name(layer, target, "B")] = (outputs, spec.rank)
-    with hf.open_tensors(file) as handle:
+    with tensor_files.open_tensors(file) as handle:
         found = list(handle.keys())
         if spare := [name for name in found if name not in shapes]:
             raise AdapterError(
-                f"{file} holds the tensor {hf.some(spare)}, for which this {config.family} model of "
+                f"{file} holds the tensor {tensor_files.some(spare)}, for which this {config.family} model of "
                 f"{config.num_layers} layers has no place; the adapter was made for another base, or with an option "
                 "that is not supported"
             )
         if missing := [name for name in shapes if name not in found]:
             raise AdapterError(
-                f"{file} lacks the tensor {hf.some(missing)}; the adapter was made for another base, or adapts only "
-                "some of the layers, which is not supported"
+                f"{file} lacks the tensor {tensor_files.some(missing)}; it was made for another base, or adapts "
+                "only some of the layers, which is not supported"
             )
         for name, shape in shapes.items():
             if (found_shape := tuple(handle.get_slice(name).get_shape())) != shape:
@@ -278,7 +278,7 @@ def _read_factors(config: ModelConfig, spec: Spec, file: Path) -> tuple[dict, di
                     f"{file}: tensor {name} has shape {found_shape}, but this base model and rank make it {shape}; the "
                     "adapter was made for another base"
                 )
-            hf.check_tensor(handle, name, shape, file)
+            tensor_files.check_tensor(handle, name, shape, file)
 
         def stacked(target: str, side: str) -> jax.Array:
             tensors = [

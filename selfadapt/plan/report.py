@@ -14,7 +14,7 @@ import numpy as np
 
 from selfadapt.defaults import resolve
 from selfadapt.errors import UserError
-from selfadapt.models import hf
+from selfadapt.models import hf, tensor_files
 from selfadapt.models.model import EMBEDDED, Model, read_architecture
 from selfadapt.parallel import sharding
 from selfadapt.plan.advice import advise
@@ -82,7 +82,7 @@ def read_model(name: str) -> Model:
     directory = path.parent if path.suffix == ".json" else path
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.exists():
-        raise hf.CheckpointError(
+        raise tensor_files.CheckpointError(
             f"there is no {file}; give --model a directory that holds the model's config.json, or the file (weights "
             "are not needed)"
         )
