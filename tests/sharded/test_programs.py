@@ -205,7 +205,7 @@ def test_the_loss_in_chunks_equals_that_of_one_device(directory, mesh):
             found = training_step.token_losses(model.params, model.config, hidden, targets, **options)
             return (found * np.arange(found.size).reshape(found.shape)).sum(), found
 
-        hidden_here = sharding.place(model.mesh, hidden, ("adapters", "rows", "time", "hidden"))
+        hidden_here = sharding.put(model.mesh, hidden, ("adapters", "rows", "time", "hidden"))
         with sharding.using(model.mesh):
             program = jax.jit(jax.value_and_grad(total, has_aux=True)).lower(hidden_here).compile()
         (_, found), gradient = program(hidden_here)
