@@ -3,7 +3,7 @@ r"""Compares the predictions of `selfadapt plan --topology=local` for a config w
     python -m benchmarks.plan --config=configs/quickstart.py
 
 Each program is compiled as the plan compiles it and run on random weights; the time is the best of `--times`
-runs, without the host's part. `--config.NAME=VALUE` and `--model` are those of `selfadapt plan`.
+runs, without the host's part. `--config.NAME=VALUE`, `--model` and `--tokens` are those of `selfadapt plan`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.plan import costs, report, topology
 from selfadapt.plan.programs import Planner, abstract_model
-from selfadapt.plan.workload import workload
+from selfadapt.plan.workload import Assumed, workload
 
 EXTEND_UNTIL = 4  # the position of the argument of the `extend` program that sets the number of tokens
 
@@ -60,13 +60,14 @@ def main(argv=None):
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--model")
     parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--tokens", type=Assumed.parse, help="sizes of texts, as for `selfadapt plan`")
     options, rest = parser.parse_known_args(argv)
     overrides = dict(each.removeprefix("--config.").split("=", 1) for each in rest)
     config = resolve(load_config(options.config, overrides))
     here = topology.find("local")
     machine = report.machine(config, here)
     model = report.read_model(options.model or config.model)
-    work = workload(config, model, None)
+    work = workload(config, model, options.tokens)
     planner = Planner(config, abstract_model(model, machine, config.dtype), machine, work)
     print(
         f"{here.chip.name}: {here.chip.peak_flops(config.dtype) / 1e9:.4g} GFLOP/s, "
