@@ -129,7 +129,7 @@ class JsonlWriter:
     def __enter__(self) -> JsonlWriter:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -165,7 +165,7 @@ def _end_of_last_line(file: int) -> int:
 
 
 @contextlib.contextmanager
-def storage_errors(path: os.PathLike) -> Iterator[None]:
+def storage_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turns an `OSError` of the body into a `StorageError` that names the path and the remedy."""
     try:
         yield

@@ -120,7 +120,7 @@ class Sinks:
           UserError: Weights & Biases is enabled and there is no login.
         """
         self._sinks: dict[str, Sink] = {}
-        if options is None or not distributed.is_main():
+        if options is None or workdir is None or not distributed.is_main():
             return
         if options.tensorboard:
             self._open("TensorBoard", lambda: TensorBoard(workdir))
