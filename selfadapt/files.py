@@ -71,7 +71,7 @@ def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
 
 def synced_size(path: str | os.PathLike) -> int:
     """Flushes a file to disk and returns its length in bytes."""
-    with storage_errors(path), open(path, "rb") as file:
+    with storage_errors(pathlib.Path(path)), open(path, "rb") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 

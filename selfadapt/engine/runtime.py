@@ -13,7 +13,7 @@ import jax
 
 # By default XLA:CPU calls a library for reductions, which is several times slower than compiled code on the short rows
 # of norms and softmax. With this option only products use the library.
-_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 _KEEP = (  # glibc's mallopt: parameter, value
     (-8, 1),  # M_ARENA_MAX: one arena, so that threads share what is freed
     (-4, 0),  # M_MMAP_MAX: large blocks come from the heap, not from fresh pages
@@ -54,7 +54,7 @@ def platform(mesh: Any) -> str:
 
 
 @functools.cache
-def compiler_options(kind: str) -> dict[str, str]:
+def compiler_options(kind: str) -> dict[str, str | bool]:
     """Returns options for `jax.jit` on a platform: none on accelerators, or where this XLA does not know them."""
     if kind != "cpu":
         return {}

@@ -353,7 +353,7 @@ def _attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
 
 def _bias(visible: Array, distance: Array | None, window: Array | None) -> Array:
     """Turns what a query may see into an additive mask, with a sliding window where the layer has one."""
-    if window is not None:
+    if window is not None and distance is not None:
         visible = visible & ((window == 0) | (distance < window))
     return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
 

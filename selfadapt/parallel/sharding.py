@@ -261,10 +261,11 @@ def to_host(tree: Any) -> Any:
     Where processes hold only parts, all of them must call this at the same point.
     """
 
-    def gathered(leaf):
+    def gathered(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
             return leaf
         # One after another: many concurrent collectives on a CPU can deadlock for want of threads.
+        assert isinstance(leaf.sharding, NamedSharding), "an array of several processes is on a mesh"
         return np.asarray(_reshard(NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf))
 
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gathered, tree)))

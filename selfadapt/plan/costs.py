@@ -90,7 +90,7 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
     inputs = sum(memory.values())
     for kind, held in step.held.items():
         memory[kind] += held
-    fields = dict(
+    fields: dict[str, Any] = dict(
         name=step.name, phase=step.phase, runs=step.runs, tokens=step.tokens, padded=step.padded, limit=machine.memory
     )
     if step.lower is None:

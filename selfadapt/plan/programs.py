@@ -192,7 +192,7 @@ class Planner:
     def _trained(self, updates: Sequence[Update]) -> Lora:
         """Returns the abstract stack of adapters that updates train: the largest rank, and the targets of any."""
         config, count = self.model.config, self._stack(len(updates))
-        targets = resolve_targets({name for u in updates for name in resolve_targets(u.targets, config)}, config)
+        targets = resolve_targets([name for u in updates for name in resolve_targets(u.targets, config)], config)
         return abstract_lora(config, count, max(u.rank for u in updates), targets, self.machine.mesh)
 
     def _held(self, stack: int, chunk: batching.Chunk) -> dict[str, int]:
@@ -298,7 +298,7 @@ class Planner:
             state = training_step.abstract_state(
                 self._trained(stream.updates), machine.mesh, optimizer=stream.optimizer, accumulate=stream.accumulates
             )
-            given = state.replace(gradient=None) if step.shape.whole else state
+            given = dataclasses.replace(state, gradient=None) if step.shape.whole else state
             factors = device_bytes(given.factors)
             slots, rows, time = step.array_shape
             yield Step(

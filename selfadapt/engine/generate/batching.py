@@ -232,7 +232,9 @@ def plan_chunks(
 def _chunk(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Chunk:
     """Makes a chunk of what each shard runs: (adapter, its rows)."""
     width = padded_size(max(map(len, queues)))
-    filled = [queue + [(None, [])] * (width - len(queue) if len(queues) > 1 else 0) for queue in queues]
+    filled: list[list[Any]] = [
+        queue + [(None, [])] * (width - len(queue) if len(queues) > 1 else 0) for queue in queues
+    ]
     adapters, rows = zip(*(piece for queue in filled for piece in queue), strict=True)
     padded_rows = sharding.round_up(padded_size(max(map(len, rows))), row_multiple)
     return Chunk(adapters, tuple(tuple(sorted(own)) for own in rows), (len(queues) * width, padded_rows))

@@ -84,6 +84,7 @@ def _device_order(text: str) -> np.ndarray:
     [0, 3, 1, 4, 2, 5]
     """
     found = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    assert found is not None, f"an order of devices is [sizes]T(axes), not {text}"
     dims = tuple(map(int, found[1].split(",")))
     devices = np.arange(math.prod(dims)).reshape(dims)
     return devices.transpose(tuple(map(int, found[2].split(",")))) if found[2] else devices

@@ -64,7 +64,7 @@ class Program:
         if (known := loop.attribute(r'known_trip_count":\{"n":"(\d+)"')) is not None:
             return int(known)
         # A counted loop compares its counter, which starts at 0, with a constant; the comparison may be wrapped.
-        condition = self.computations[loop.attribute(r"condition=%?([\w.\-]+)")]
+        condition = self.computations[loop.attribute(r"condition=%?([\w.\-]+)") or ""]
         compare = _root(condition)
         given: dict[str, Instruction] = {}
         if compare.opcode == "fusion":
@@ -215,7 +215,9 @@ def _convolution_products(product: Instruction, left: tuple[int, ...], right: tu
     Batch axes of a product become spatial axes with strides and dilations; positions that fall on padding or
     between dilated elements cost nothing.
     """
-    lhs, rhs, out = re.match(r"([\w?]+)_([\w?]+)->([\w?]+)", product.attribute(r"dim_labels=([^,\s]+)")).groups()
+    labels = re.match(r"([\w?]+)_([\w?]+)->([\w?]+)", product.attribute(r"dim_labels=([^,\s]+)") or "")
+    assert labels is not None, "a convolution has labels"
+    lhs, rhs, out = labels.groups()
     outputs = product.arrays[0].dims
     window = product.attribute(r"window=\{([^}]*)\}") or ""
     fields = dict(part.split("=", 1) for part in window.split() if "=" in part)
@@ -223,7 +225,7 @@ def _convolution_products(product: Instruction, left: tuple[int, ...], right: tu
     spatial = sorted(label for label in lhs if label.isdigit())
     for axis, label in enumerate(spatial):
 
-        def field(name: str, default: str, axis=axis) -> str:
+        def field(name: str, default: str, axis: int = axis) -> str:
             return fields[name].split("x")[axis] if name in fields else default
 
         size = int(field("size", "1"))
