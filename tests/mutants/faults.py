@@ -555,12 +555,12 @@ FAULTS = (
     ),
     *_faults(
         "selfadapt/checkpoint/rounds.py",
-        "tests/checkpoint/test_resume.py",
+        "tests/checkpoint/test_rounds.py",
         (
             "the oldest checkpoint is restored",
             "for number in reversed(self._rounds()):",
             "for number in self._rounds():",
-            "test_a_damaged_checkpoint_is_named_and_the_one_before_is_used",
+            "test_only_the_newest_checkpoints_are_kept",
         ),
         (
             "one checkpoint too few is kept",
@@ -571,7 +571,7 @@ FAULTS = (
     ),
     *_faults(
         "selfadapt/checkpoint/arrays.py",
-        "tests/checkpoint/test_resume.py",
+        "tests/checkpoint/test_arrays.py",
         (
             "damaged arrays are used",
             "if _checksums(leaves) != sums:",
@@ -587,7 +587,7 @@ FAULTS = (
     ),
     *_faults(
         "selfadapt/checkpoint/units.py",
-        "tests/checkpoint/test_resume.py",
+        "tests/checkpoint/test_units.py",
         (
             "a damaged unit is used",
             'if digest(raw["text"]) != raw["digest"]:',
@@ -598,7 +598,7 @@ FAULTS = (
             "units of the current round are forgotten",
             'return kind == "round" and rest.isdecimal() and int(rest) < number',
             'return kind == "round" and rest.isdecimal() and int(rest) <= number',
-            "test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothing",
+            "tests/checkpoint/test_resume.py::test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothing",
         ),
     ),
     *_faults(
