@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from selfadapt import TokenSequence, Update, adapt
+from selfadapt.engine import runtime
 from selfadapt.engine.adapt import schedule
 from selfadapt.engine.adapt.train import initial_adapters
 from selfadapt.engine.adapt.training_step import adapter_losses
@@ -39,6 +40,14 @@ UPDATES = {
     "any": (BASE.replace(optimizer=descent, rank=2), descent),
     "any of another rank": (BASE.replace(optimizer=descent), descent),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_stream():
+    """All adapters of an optimizer in one stack."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "parallel_streams", lambda mesh: 1)
+        yield
 
 
 @pytest.fixture(scope="module")
