@@ -13,7 +13,7 @@ WEIGHTS = 5e-5  # the most that a weight may differ by; the largest weight is 5.
 LOSSES = 1e-5  # relative
 RUN = [
     *("-m", "selfadapt", "train", "--config=configs/quickstart.py"),
-    *("--config.rounds=1", "--config.contexts=2", "--config.edits=2", "--config.evaluation.contexts=2"),
+    *("--config.rounds=1", "--config.contexts=2", "--config.edits=1", "--config.evaluation.contexts=2"),
     *("--config.sampling.max_new_tokens=48", "--config.outer.rest_em.select=best"),
     # Fewer shapes, and so fewer programs to compile.
     *("--config.domain.split=document", "--config.domain.max_segments=1", "--config.evaluation.controls=false"),
