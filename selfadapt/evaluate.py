@@ -52,6 +52,7 @@ class Row:
       round: the rounds that the policy had finished.
       pairs: each edit with what it was turned into.
       outcomes: the outcome of each, in the same order.
+      same_as: a row that trains and scores the same, which is not repeated: there are no pairs and outcomes.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Row:
     round: int
     pairs: list[tuple[Edit, Applied]]
     outcomes: list[Outcome]
+    same_as: str = ""
 
 
 class Evaluation:
@@ -93,7 +95,6 @@ class Evaluation:
         self._domain, self._settings, self._start = domain, settings, start
         self._stored, self._phase, self._low = stored, phase, low_temperature
         self._edits: dict[str, list[Edit]] = {}  # of the policy that was evaluated last
-        self._passage: Row | None = None
 
     def references(self) -> Iterator[Row]:
         """Yields the rows that no policy writes: none, passage, and oracle if the domain has one."""
@@ -106,10 +107,7 @@ class Evaluation:
         for name, what in rows.items():
             if len(what) == len(tasks):
                 pairs = [(Edit(task.id, 0, "", ""), each) for task, each in zip(tasks, what, strict=True)]
-                row = self._scored(name, self._start.student, pairs, self._stored.round(0).within(name))
-                if name == PASSAGE:
-                    self._passage = row
-                yield row
+                yield self._scored(name, self._start.student, pairs, self._stored.round(0).within(name))
 
     def policy(self, state: State) -> Row:
         """Returns the row of a policy: its edits of the held-out tasks, applied to the student."""
@@ -130,11 +128,10 @@ class Evaluation:
                 equal: list[tuple[Edit, Applied]] = [
                     (edit, longer(alone[edit.task_id], what)) for edit, what in updates
                 ]
-                if self._passage and all(what == alone[edit.task_id] for edit, what in equal):
-                    outcomes = self._passage.outcomes  # the same training, scored already
-                    yield Row(name, "control", state.round, equal, outcomes)
-                    continue
-                yield self._scored(name, student, equal, place.within(name), state.round, "control")
+                if all(what == alone[edit.task_id] for edit, what in equal):
+                    yield Row(name, "control", state.round, [], [], same_as=PASSAGE)
+                else:
+                    yield self._scored(name, student, equal, place.within(name), state.round, "control")
         if self._settings.temperature > self._low:
             cooler = dataclasses.replace(self._settings, temperature=self._low)
             edits = self._sampled(LOW_TEMPERATURE, self._start, cooler, place.within("low temperature sample"))

@@ -196,7 +196,10 @@ class _Run:
     def rows(self, evaluation: Evaluation, rows: Any) -> None:
         """Records rows of the evaluation as they are computed."""
         for row in rows:
-            self.recorder.row(row.name, row.kind, row.round, evaluation.tasks, row.pairs, row.outcomes)
+            if row.same_as:
+                self.recorder.copy(row.name, row.same_as)
+            else:
+                self.recorder.row(row.name, row.kind, row.round, evaluation.tasks, row.pairs, row.outcomes)
 
     def round(self, state: State) -> State:
         """Runs one round and records it."""

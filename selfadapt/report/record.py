@@ -60,6 +60,10 @@ class Recorder:
         mean, stderr = mean_and_stderr(self._record.scores[name])
         self._writer.event("evaluated", round=round, phase=kind, name=name, mean=mean, stderr=stderr)
 
+    def copy(self, name: str, same_as: str) -> None:
+        """Records a row that has the scores of another."""
+        self._record.scores[name] = self._record.scores[same_as]
+
     def round(self, number: int, policy: str, tasks: Sequence[Task], done: Any, version: int) -> None:
         """Records one round.
 
