@@ -1,7 +1,7 @@
 """Full-parameter training of a small decoder from packed rows: Muon on the matrices, Adam elsewhere.
 
-The embedded model is made with it. Documents of several kinds lie in the same rows; the loss of each
-kind is reported by itself, since abilities appear at different times.
+The embedded model is made with it. Documents of several kinds are packed into the same rows; the loss is also returned
+for each kind, since abilities appear at different times.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rows:
       tokens: token ids, 0 where there is no document.
       segments: the document that a token belongs to, counted from 1 in its row; 0 for padding.
       positions: the token's position in its document.
-      weights: what the token counts in the loss, as a target.
+      weights: the token's weight in the loss, as a target.
       kinds: the kind of its document, an index.
     """
 
@@ -53,7 +53,7 @@ class Document:
 
     Attributes:
       tokens: token ids, `[time]`.
-      weights: what each token counts in the loss, as a target, `[time]`; the first is never a target.
+      weights: each token's weight in the loss, as a target, `[time]`; the first is never a target.
       kind: its kind, an index.
     """
 
@@ -63,7 +63,7 @@ class Document:
 
 
 def pack(documents: Iterable[Document], *, rows: int, length: int) -> Iterator[Rows]:
-    """Packs documents into batches of rows, each into the fullest open row that has room for it.
+    """Packs documents into batches of rows, each into the fullest open row that it fits into.
 
     Args:
       documents: the documents; each must fit into a row.
@@ -71,7 +71,7 @@ def pack(documents: Iterable[Document], *, rows: int, length: int) -> Iterator[R
       length: tokens of a row.
 
     Yields:
-      Full batches, as long as there are documents; what is left at the end is dropped.
+      Full batches while there are documents; the rows that are left at the end are dropped.
 
     Raises:
       ValueError: a document is longer than a row.
@@ -84,8 +84,8 @@ def pack(documents: Iterable[Document], *, rows: int, length: int) -> Iterator[R
             raise InvalidValueError(
                 f"a document of {size} tokens does not fit into a row of {length}; lengthen the rows"
             )
-        room = [index for index, (used, _) in enumerate(open_rows) if used + size <= length]
-        used, members = open_rows.pop(max(room, key=lambda index: open_rows[index][0])) if room else (0, [])
+        fitting = [index for index, (used, _) in enumerate(open_rows) if used + size <= length]
+        used, members = open_rows.pop(max(fitting, key=lambda index: open_rows[index][0])) if fitting else (0, [])
         open_rows.append((used + size, [*members, document]))
         if len(open_rows) > _OPEN_ROWS:
             closed.append(open_rows.pop(max(range(len(open_rows)), key=lambda index: open_rows[index][0]))[1])
@@ -114,7 +114,7 @@ def init_params(key: Array, config: ModelConfig) -> Params:
     """Draws the initial parameters of a decoder without biases, in float32.
 
     Embeddings have unit size. Where they are tied, the last norm starts at `1 / sqrt(hidden_size)`, so that
-    logits start at unit size too; both together stand for the usual scaling of tied embeddings at the input.
+    logits start at unit size too.
     """
     if config.qkv_bias or config.output_bias or config.mlp_bias or not config.tie_word_embeddings:
         raise InvalidValueError("init_params draws decoders with tied embeddings and without biases only")
@@ -125,7 +125,7 @@ def init_params(key: Array, config: ModelConfig) -> Params:
         "post_attention_layernorm": jnp.ones((layers, hidden)),
     }
     for name, (fan_in, fan_out) in config.projections().items():
-        # What writes to the residual stream starts small, so that depth does not make it grow.
+        # Projections into the residual stream start small, so that depth does not make it grow.
         size = fan_in**-0.5 / (math.sqrt(2 * layers) if name in ("o_proj", "down_proj") else 1.0)
         weights[name] = size * jax.random.normal(next(keys), (layers, fan_in, fan_out))
     if config.qk_norm:

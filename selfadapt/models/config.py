@@ -1,8 +1,8 @@
 """The architecture of a model, as read from a Hugging Face `config.json`.
 
-Old and new files say the same thing in different fields (`rope_theta` and `rope_scaling`, or
-`rope_parameters`); what a file leaves out has the default that `transformers` gives it. Whatever the
-decoder does not compute is an error here, so that no model is ever run as something it is not.
+Old and new files use different fields for the same thing (`rope_theta` and `rope_scaling`, or
+`rope_parameters`); what a file leaves out has the default that `transformers` gives it. An option
+that the decoder does not compute is an error, so that no model is run with a wrong architecture.
 """
 
 from __future__ import annotations
@@ -273,9 +273,9 @@ class _Reader:
         if family == "mistral" or (family in ("qwen2", "qwen3") and self._flag("use_sliding_window")):
             window = None if self._get("sliding_window") is None else self._count("sliding_window")
         if family in ("llama", "mistral"):
-            whole = "sliding_attention" if window else "full_attention"
-            if types is not None and set(types) != {whole}:
-                self._unsupported("layer_types", types, f"{whole!r} in every layer of this {family} model")
+            layer_type = "sliding_attention" if window else "full_attention"
+            if types is not None and set(types) != {layer_type}:
+                self._unsupported("layer_types", types, f"{layer_type!r} in every layer of this {family} model")
             return (window,) * layers if window else None
         if types is None:
             first = self._count("max_window_layers", 28, minimum=0) if window else layers

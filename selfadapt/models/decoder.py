@@ -4,8 +4,8 @@ Activations are `[adapters, rows, time, features]`. The frozen base has no adapt
 adapters, rows and time into one large matrix product; LoRA is a batched product beside it. Layer
 parameters are stacked on a leading axis and scanned, so compile time does not grow with depth.
 
-Axis letters in shapes: K adapters, R rows an adapter, N = K * R, T time, S cache slots, D hidden
-features, H query heads, J key-value heads, E features a head, L layers, V vocabulary.
+Axis letters in shapes: K adapters, R rows per adapter, N = K * R, T time, S cache slots, D hidden
+features, H query heads, J key-value heads, E features per head, L layers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Cache:
         k, v = jax.tree.map(lambda side: jnp.repeat(side, times, axis=-4), (self.k, self.v))
         return Cache(k=k, v=v, positions=jnp.repeat(self.positions, times, axis=0))
 
-    def laid_out(self) -> Cache:
-        """Says inside a program where the cache lies on a mesh."""
+    def sharded(self) -> Cache:
+        """Constrains the sharding of the cache inside a program."""
         return self.map(lambda leaf, axes: shard(leaf, *axes))
 
     def map(self, function: Callable[[Any, tuple[str | None, ...]], Any]) -> Cache:
@@ -88,7 +88,7 @@ def forward(
     key_segments: Array | None = None,
     remat: bool = False,
 ) -> Array:
-    """Runs the decoder over whole rows.
+    """Runs the decoder over rows of tokens.
 
     Args:
       params: the base parameters.
@@ -341,7 +341,7 @@ def _attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
     """Grouped-query attention. q `[N, H, T, E]`; k, v `[N, J, S, E]`; bias `[N or 1, T, S]`."""
     rows, num_heads, time, features = q.shape
     groups = num_heads // k.shape[1]
-    # The query heads of a group lie next to each other in time, so that each key-value head is one product.
+    # The query heads of a group are concatenated along time, so that each key-value head is one product.
     q = q.reshape(rows, k.shape[1], groups * time, features)
     precision = _precision(q)
     scores = jnp.einsum("njqe,njse->njqs", q, k, precision=precision, preferred_element_type=jnp.float32)

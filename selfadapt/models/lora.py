@@ -1,7 +1,7 @@
-"""LoRA adapters: a stack of K of them as one pytree, and the host-side view that users hold.
+"""LoRA adapters: a stack of K of them as one pytree, and the object that users hold.
 
-An adapter is an input of the decoder, never part of its state. Adapters of different rank or targets
-share one stack: a missing rank or target is filled with zeros. With zeros on both sides of the low-rank
+An adapter is an input of the decoder, not part of its state. Adapters of different rank or targets share one
+stack: a missing rank or target is filled with zeros. With zeros on both sides of the low-rank
 product their gradients are exactly zero, and so are Adam's steps, so the padding needs no mask.
 """
 
@@ -73,7 +73,7 @@ def stack_size(count: int, where: Any) -> int:
 
 
 def abstract_lora(config: ModelConfig, count: int, rank: int, targets: Sequence[str], where: Any) -> Lora:
-    """Returns a stack of adapters as `jax.ShapeDtypeStruct`s that lie on a mesh, `None` for one device."""
+    """Returns a stack of adapters as abstract arrays, sharded over a mesh (`None`: on one device)."""
     a: dict[str, Any] = {}
     b: dict[str, Any] = {}
     for name in targets:
@@ -111,8 +111,8 @@ def resolve_targets(targets: str | Sequence[str], config: ModelConfig) -> tuple[
 def initial_factors(config: ModelConfig, rank: int, target: str, seed: int) -> np.ndarray:
     """Draws PEFT's initial down-projection, uniform in +-1/sqrt(features in), `[layers, in, rank]`.
 
-    The draw depends on the seed and the target's name alone: two updates with one seed start from the
-    same adapter wherever they stand in a stack and whatever else they target.
+    The draw depends on the seed and the target's name only: two updates with one seed start from the same
+    adapter, independent of their position in a stack and of their other targets.
     """
     features = config.projections()[target][0]
     digest = hashlib.sha256(f"lora {seed} {target}".encode()).digest()
@@ -129,7 +129,7 @@ class Spec:
       rank: its rank, before zero-padding.
       alpha: its alpha.
       targets: the projections that it adapts.
-      scale: the factor on its output; alpha / rank unless the adapter says otherwise.
+      scale: the factor on its output; alpha / rank unless the adapter sets another.
     """
 
     rank: int
@@ -145,16 +145,16 @@ class Spec:
 
 @dataclasses.dataclass
 class Adapters:
-    """A stack of adapters of one base model, and what became of each.
+    """A stack of adapters of one base model, with the result of training each.
 
     `adapters[k]` and `adapters[i:j]` are again stacks (of one adapter, of several).
 
     Attributes:
       lora: the stack on the device. On a mesh its adapter axis may be padded past the last adapter.
       specs: rank, alpha and targets of each adapter.
-      status: "ok", or why the adapter is not (it then equals the base model).
+      status: "ok", or why the training failed (the adapter then equals the base model).
       losses: the training loss of each optimiser step, for each adapter; empty when it was not trained here.
-      stats: what the training cost (`adapt` says what it holds); shared by all slices.
+      stats: counts and times of the training (see `adapt`); shared by all slices.
     """
 
     lora: Lora
@@ -183,10 +183,10 @@ class Adapters:
         return Adapters(self.lora.take(index), self.specs[index], self.status[index], self.losses[index], self.stats)
 
     def on(self, where: sharding.Mesh | None) -> Adapters:
-        """Returns the stack as programs on a mesh take it.
+        """Returns the stack with the sharding that programs on a mesh expect.
 
-        Several adapters are divided over the mesh's shards, with zeros after the last for what is missing to
-        a multiple of them; a single one is the same on all. Without a mesh it stays as it is.
+        Several adapters are sharded, padded with adapters of zeros to a multiple of the shards; a single one is
+        replicated. Without a mesh the stack is returned unchanged.
         """
         if where is None:
             return self

@@ -1,4 +1,4 @@
-"""A model as users hold it: architecture, parameters and tokenizer, from a directory or the hub."""
+"""A model: architecture, parameters and tokenizer, from a directory or the hub."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Model:
 
     Attributes:
       config: the architecture.
-      params: the parameter tree (`selfadapt.models.hf.load_params` says how it is laid out).
+      params: the parameter tree (its structure: `selfadapt.models.hf.load_params`).
       raw_config: the fields of its `config.json`.
       generation_config: the fields of its `generation_config.json`, `None` if it has none.
       name: the path or hub id that it was loaded from, "" for one made in memory.
-      mesh: the devices that it is divided over (`selfadapt.parallel.sharding.make_mesh`), `None` for a single one.
+      mesh: the devices that it is sharded over (`selfadapt.parallel.sharding.make_mesh`), `None` for a single one.
       master: float32 copies, `[layers, in, out]`, of the projections that `selfadapt.models.peft.merge` has changed,
         of which the parameters are the rounded values; `None` for a float32 model, or where none are kept. `save`
         writes the parameters only.
@@ -151,7 +151,7 @@ class Model:
           path: the directory; it is made if it is absent, and the model in it replaced if it is not.
 
         Raises:
-          StorageError: a file cannot be written; each file that is there is whole.
+          StorageError: a file cannot be written; no partial file is left.
         """
         directory = files.make_directory(path)
         hf.save_params(self.params, self.config, directory)
@@ -174,7 +174,7 @@ def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: shar
       path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or "tiny" for the
         embedded model.
       dtype: "float32" or "bfloat16"; weights stored otherwise are converted.
-      mesh: the devices to divide it over (`selfadapt.parallel.sharding.make_mesh`); each reads only the parts of
+      mesh: the devices to shard it over (`selfadapt.parallel.sharding.make_mesh`); each reads only the parts of
         the weights that its devices hold. `None` for a single device.
 
     Returns:

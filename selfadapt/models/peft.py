@@ -23,8 +23,8 @@ from selfadapt.parallel import distributed, sharding
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model.model.layers."
-# Fields that leave the adapted model's arithmetic as it is, or that are read below. Any other field that is
-# switched on is refused, so that an option of a later PEFT is never silently dropped.
+# Fields that do not change the adapted model's arithmetic, or that are read below. Any other field that is set
+# is refused, so that an option of a later PEFT is never silently dropped.
 _READ = ("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "init_lora_weights", "bias")
 _HARMLESS = (
     "auto_mapping",
@@ -235,7 +235,7 @@ def _read_spec(raw: dict[str, Any], source: Path, config: ModelConfig) -> Spec:
 
 
 def _matching(targets: str, config: ModelConfig) -> tuple[str, ...]:
-    """Returns what one string names as PEFT reads it: "all-linear", or an expression that matches whole paths."""
+    """Returns the projections that a string names in PEFT: "all-linear", or an expression that matches full paths."""
     if targets == "all-linear":
         return resolve_targets(targets, config)
     matched = {

@@ -1,7 +1,7 @@
 """A tokenizer in which chosen words are single tokens and any other text is spelled in bytes.
 
 The tokenizer of the embedded model. It is byte-level BPE without merges: a word of the vocabulary is
-taken whole (`ignore_merges`), every other one falls apart into its bytes. All text can therefore be
+one token (`ignore_merges`), every other one is split into its bytes. All text can therefore be
 encoded, and decodes to itself.
 """
 

@@ -36,7 +36,7 @@ def test_documents_share_rows_and_nothing_is_lost_or_cut():
         for row, segments in zip(batch.tokens, batch.segments, strict=True):
             found += [tuple(row[segments == segment].tolist()) for segment in range(1, segments.max() + 1)]
     written = [tuple(d.tokens.tolist()) for d in documents]
-    assert len(found) > 300  # the rest lies in rows still open
+    assert len(found) > 300  # the others are in rows still open
     assert set(found) <= set(written)
     assert np.mean([batch.segments > 0 for batch in batches]) > 0.9
 

@@ -31,7 +31,7 @@ CONFIG = ModelConfig(
 
 
 def tiny_model(seed: int = 0, **changes) -> Model:
-    """Returns a model of one token a character; `changes` are fields of its config."""
+    """Returns a model with one token per character; `changes` are fields of its config."""
     config = dataclasses.replace(CONFIG, **changes)
     generator = np.random.default_rng(seed)
 

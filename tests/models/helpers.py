@@ -37,7 +37,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def tiny_torch_model(family: str, seed: int = 0, **config_changes: Any):
-    """Returns a small torch model whose norms and biases lie away from their defaults.
+    """Returns a small torch model whose norms and biases differ from their defaults.
 
     Args:
       family: a key of `FAMILIES`.
@@ -70,7 +70,7 @@ def tiny_checkpoint(family: str, directory: Path | str, *, seed: int = 0, tokeni
       family: a key of `FAMILIES`.
       directory: where to write it.
       seed: seeds the weights.
-      tokenizer: whether to add a tokenizer of one token a character.
+      tokenizer: whether to add a tokenizer of one token per character.
       **config_changes: fields of its config to set otherwise.
     """
     model = tiny_torch_model(family, seed, **config_changes)

@@ -112,9 +112,9 @@ def test_a_bfloat16_model_is_saved_as_such(kept, tmp_path):
 
 
 def test_tensors_larger_than_a_piece_are_read_in_pieces(kept, monkeypatch):
-    whole = load_model(kept).params
+    expected = load_model(kept).params
     monkeypatch.setattr(hf, "PIECE_BYTES", 7 * 64 * 4)
-    assert_same_params(load_model(kept).params, whole)
+    assert_same_params(load_model(kept).params, expected)
 
 
 def test_a_head_stored_though_tied_is_accepted_when_it_is_the_embedding(tmp_path):

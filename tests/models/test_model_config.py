@@ -49,7 +49,7 @@ def test_a_null_head_dim_is_derived_and_an_absent_one_is_the_familys():
     assert read("qwen3", head_dim=24).head_dim == 24
 
 
-def test_mistrals_window_is_4096_unless_the_file_says_otherwise():
+def test_mistrals_window_is_4096_unless_the_file_sets_another():
     assert read("mistral").windows == (4096,) * 4
     assert read("mistral", sliding_window=7).windows == (7,) * 4
     assert read("mistral", sliding_window=None).windows is None
@@ -65,7 +65,7 @@ def test_qwens_window_counts_only_when_it_is_switched_on():
 
 def test_biases_follow_the_family():
     assert read("qwen2").qkv_bias and not read("qwen2").output_bias
-    assert not read("mistral", attention_bias=True).qkv_bias  # transformers' Mistral has none whatever the field says
+    assert not read("mistral", attention_bias=True).qkv_bias  # transformers' Mistral has none, independent of the field
     assert read("qwen3", attention_bias=True).output_bias
     assert read("llama", mlp_bias=True).mlp_bias
 

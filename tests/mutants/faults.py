@@ -425,13 +425,13 @@ FAULTS = (
             "temperature multiplies",
             "warm = logits / jnp.where(cold, 1.0, choice.temperature[..., None])",
             "warm = logits * jnp.where(cold, 1.0, choice.temperature[..., None])",
-            "test_tokens_come_as_often_as_their_probability_says",
+            "test_tokens_are_as_frequent_as_their_probabilities",
         ),
         (
             "every step has the same noise",
             "return jax.random.gumbel(jax.random.fold_in(jax.random.wrap_key_data(key), step), logits.shape[-1:])",
             "return jax.random.gumbel(jax.random.wrap_key_data(key), logits.shape[-1:])",
-            "test_tokens_come_as_often_as_their_probability_says",
+            "test_tokens_are_as_frequent_as_their_probabilities",
         ),
     ),
     *_faults(

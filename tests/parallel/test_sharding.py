@@ -1,4 +1,4 @@
-"""Meshes: sizes that do not go together are refused; one device needs none (tests/sharded has the rest)."""
+"""Meshes: sizes that do not fit the devices are refused; one device needs none (tests/sharded has the rest)."""
 
 import jax
 import numpy as np
@@ -30,13 +30,13 @@ def test_sizes_that_do_not_fit_the_devices_are_named(sizes, message):
         sharding.make_mesh(**sizes, devices=jax.devices()[:1])
 
 
-def test_every_logical_axis_of_parameters_and_adapters_is_known_or_whole():
-    places = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
-    assert sharding.spec(places, (28, 64, 48), ("layers", "embed", "mlp")) == jax.P(None, "fsdp", "tensor")
-    assert sharding.spec(places, (28, 6, 64, 4), ("layers", "adapters", "hidden", "rank")) == jax.P(
+def test_logical_axes_of_parameters_and_adapters_map_to_mesh_axes():
+    mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
+    assert sharding.spec(mesh, (28, 64, 48), ("layers", "embed", "mlp")) == jax.P(None, "fsdp", "tensor")
+    assert sharding.spec(mesh, (28, 6, 64, 4), ("layers", "adapters", "hidden", "rank")) == jax.P(
         None, None, None, None
     )
-    assert sharding.spec(places, (97, 64), ("vocab", "embed")) == jax.P(None, "fsdp")  # 97 stays whole
+    assert sharding.spec(mesh, (97, 64), ("vocab", "embed")) == jax.P(None, "fsdp")  # 97 is odd
 
 
 def test_a_mesh_axis_divides_one_axis_of_an_array_at_most():

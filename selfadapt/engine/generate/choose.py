@@ -1,4 +1,4 @@
-"""The rule by which a row chooses its next token: greedy, or sampled after temperature, top-k and top-p."""
+"""How a row chooses its next token: greedy, or sampled after temperature, top-k and top-p."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Choice:
     Attributes:
       keys: the two words of each row's random key, `[K, R, 2]`, uint32.
       temperature: divides the logits, `[K, R]`; 0 is greedy.
-      top_p: the least mass that is kept, `[K, R]`; 1 keeps all.
+      top_p: the least probability mass that is kept, `[K, R]`; 1 keeps all.
       top_k: how many tokens are kept, `[K, R]`; 0 keeps all.
     """
 
@@ -80,7 +80,7 @@ def _threshold(probabilities: Array, weights: Array, target: Array, active: Arra
     0 where no t reaches the target, and where the row is not active.
     """
 
-    def halve(_, bounds):  # the answer lies in [low, high)
+    def halve(_, bounds):  # the answer is in [low, high)
         low, high = bounds
         middle = low + (high - low) // 2
         least = jax.lax.bitcast_convert_type(middle, jnp.float32)[..., None]

@@ -95,7 +95,7 @@ def start(
       The state, and the first tokens with their log-probabilities, `[K, R]` each.
     """
     hidden, cache = decoder.prefill(params, config, tokens, lengths, lora=lora)
-    cache = cache.repeat(samples).grow(slots).laid_out()
+    cache = cache.repeat(samples).grow(slots).sharded()
     # One row of logits serves all samples of a prompt.
     logits = jnp.repeat(decoder.logits(params, config, hidden), samples, axis=1)
     lengths = jnp.repeat(lengths, samples, axis=1)
@@ -165,14 +165,14 @@ def extend(
         return state, out
 
     state, out = jax.lax.while_loop(more, body, (state, out))
-    state = dataclasses.replace(state, cache=state.cache.laid_out(), step=sharding.replicate(state.step))
+    state = dataclasses.replace(state, cache=state.cache.sharded(), step=sharding.replicate(state.step))
     return state, sharding.replicate(out)
 
 
 @functools.partial(jax.jit, static_argnames=("slots",))
 def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
     """Returns a cache with empty slots added, up to `slots`."""
-    return cache.grow(slots).laid_out()
+    return cache.grow(slots).sharded()
 
 
 def _ended(token: Array, config: ModelConfig) -> Array:
@@ -207,11 +207,11 @@ def abstract_state(
     with sharding.using(model.mesh):
         state, _ = jax.eval_shape(program, *_start_arguments(model, lora, shape, samples))
 
-    def sharded(leaf: Any, axes: tuple[str | None, ...] | None = None) -> jax.ShapeDtypeStruct:
+    def abstract(leaf: Any, axes: tuple[str | None, ...] | None = None) -> jax.ShapeDtypeStruct:
         return sharding.abstract(model.mesh, leaf.shape, leaf.dtype, axes or (None,) * leaf.ndim)
 
-    cache = state.cache.map(sharded)
-    return dataclasses.replace(jax.tree.map(sharded, dataclasses.replace(state, cache=None)), cache=cache)
+    cache = state.cache.map(abstract)
+    return dataclasses.replace(jax.tree.map(abstract, dataclasses.replace(state, cache=None)), cache=cache)
 
 
 def lower_extend(model: Model, lora: Lora | None, state: DecodeState, *, mode: str) -> jax.stages.Lowered:

@@ -1,4 +1,4 @@
-"""`generate` against plain passes of the whole model, its random numbers, and its bookkeeping."""
+"""`generate` against plain forward passes, its random numbers, and its bookkeeping."""
 
 import dataclasses
 
@@ -94,8 +94,8 @@ def test_a_sample_does_not_depend_on_its_batch(model):
     assert tokens_of(alone[0]) == tokens_of(together[2][:2])
     backwards = generate(model, prompts[::-1], num_samples=4, ids=names[::-1], **options)
     assert [tokens_of(each) for each in backwards[::-1]] == [tokens_of(each) for each in together]
-    in_waves = generate(model, prompts, num_samples=4, ids=names, memory_bytes=1, **options)
-    assert [tokens_of(each) for each in in_waves] == [tokens_of(each) for each in together]
+    in_chunks = generate(model, prompts, num_samples=4, ids=names, memory_bytes=1, **options)
+    assert [tokens_of(each) for each in in_chunks] == [tokens_of(each) for each in together]
     filtered_beside = generate(model, [*prompts[:2], prompts[2]], ids=names[:3], top_p=[0.5, 0.9, 1.0], **options)
     assert filtered_beside[2].tokens == together[2][0].tokens
 
@@ -126,7 +126,7 @@ def frequencies(model, prompt, count, **options):
 @pytest.mark.parametrize(
     ("temperature", "top_p", "top_k"), [(1.0, 1.0, 0), (0.6, 1.0, 0), (1.0, 0.7, 0), (1.0, 1.0, 7), (1.5, 0.8, 12)]
 )
-def test_tokens_come_as_often_as_their_probability_says(model, temperature, top_p, top_k):
+def test_tokens_are_as_frequent_as_their_probabilities(model, temperature, top_p, top_k):
     prompt, count = prompts_of((9,))[0], 6000
     logprobs = slow_logprobs(model, prompt)[-1].astype(np.float64) / temperature
     probabilities = np.exp(logprobs) / np.exp(logprobs).sum()
@@ -186,35 +186,33 @@ def test_each_prompt_has_its_own_temperature(model):
 
 def test_a_text_ends_before_a_stop_string_that_spans_tokens(model):
     prompts = prompts_of((6, 11, 4))
-    whole = generate(model, prompts, temperature=1.0, max_new_tokens=70)
-    stop = whole[0][40:43]  # one token a character: three tokens, past the first chunk
+    full = generate(model, prompts, temperature=1.0, max_new_tokens=70)
+    stop = full[0][40:43]  # one token per character: three tokens, past the first run of `extend`
     found = generate(model, prompts, temperature=1.0, max_new_tokens=70, stop=stop, return_details=True)
-    cut = whole[0].index(stop)
-    assert found[0].text == whole[0][:cut]
+    cut = full[0].index(stop)
+    assert found[0].text == full[0][:cut]
     assert found[0].finish == "stop"
     assert len(found[0].tokens) == len(found[0].logprobs)
     assert model.tokenizer.decode(found[0].tokens, skip_special_tokens=True).endswith(stop)
-    for text, generation in zip(whole[1:], found[1:], strict=True):
+    for text, generation in zip(full[1:], found[1:], strict=True):
         assert generation.text == text.split(stop)[0]
 
 
 def test_the_first_of_several_stop_strings_counts(model):
     prompt = prompts_of((6,))
-    whole = generate(model, prompt, temperature=1.0, max_new_tokens=30)[0]
-    cuts = [whole.index(whole[20]), whole.index(whole[9])]
-    assert generate(model, prompt, temperature=1.0, max_new_tokens=30, stop=[whole[20], whole[9]]) == [
-        whole[: min(cuts)]
-    ]
+    full = generate(model, prompt, temperature=1.0, max_new_tokens=30)[0]
+    cuts = [full.index(full[20]), full.index(full[9])]
+    assert generate(model, prompt, temperature=1.0, max_new_tokens=30, stop=[full[20], full[9]]) == [full[: min(cuts)]]
 
 
 def test_the_end_of_sequence_token_ends_a_text_and_is_returned(model):
     prompts = prompts_of((6, 11))
-    whole = generate(model, prompts, temperature=1.0, max_new_tokens=50, return_details=True)
-    end = whole[0].tokens[35]
-    at = whole[0].tokens.index(end)
+    full = generate(model, prompts, temperature=1.0, max_new_tokens=50, return_details=True)
+    end = full[0].tokens[35]
+    at = full[0].tokens.index(end)
     ending = tiny_model(eos_token_ids=(2, end))
     found = generate(ending, prompts, temperature=1.0, max_new_tokens=50, return_details=True)
-    assert found[0].tokens == whole[0].tokens[: at + 1]
+    assert found[0].tokens == full[0].tokens[: at + 1]
     assert found[0].finish == "stop"
     assert len(found[0].logprobs) == at + 1
 
