@@ -1,18 +1,15 @@
-"""Runs the tests of `tests/sharded`, each file in a process with eight CPU devices, which this one does not have."""
+"""Runs the tests of `tests/sharded` in a process with eight CPU devices, which this one does not have."""
 
 import os
 import pathlib
 import subprocess
 import sys
 
-import pytest
-
 FOLDER = pathlib.Path(__file__).parent / "sharded"
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("test_*.py")))
-def test_on_eight_devices(file):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(FOLDER / file)]
+def test_on_eight_devices():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(FOLDER)]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
     for name in [name for name in environment if name.startswith("PYTEST_XDIST")]:
         del environment[name]

@@ -22,6 +22,8 @@ from selfadapt.plan import hlo
 from tests.models.helpers import tiny_checkpoint
 
 LOGITS = dict(rtol=0, atol=2e-4)  # of logits that spread over several units
+# For what takes long to compile and is not about one axis: the mesh that has all three.
+all_axes = pytest.mark.parametrize("mesh", [(2, 2, 2)], indirect=True, ids=["2x2x2"])
 COUNT = 11  # does not divide by 8, 4 or 2
 
 
@@ -86,10 +88,10 @@ def sharded(sharded_model):
 
 
 def test_weights_load_into_their_shards(directory, mesh, sharded_model):
-    whole = load_model(directory).params
+    unsharded = load_model(directory).params
     for weight in hf.weights(sharded_model.config):
         tree = sharded_model.params["layers"] if weight.stacked else sharded_model.params
-        plain = whole["layers"] if weight.stacked else whole
+        plain = unsharded["layers"] if weight.stacked else unsharded
         leaf = tree[weight.path[-1]]
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(plain[weight.path[-1]]))
         if weight.path[-1] == "gate_proj":
@@ -170,13 +172,15 @@ def test_adapters_can_be_sliced_stacked_saved_and_merged(one_device, sharded, sh
     save_peft(ours[10], tmp_path / "adapter")
 
 
-def test_training_goes_on_from_given_adapters(one_device, sharded, sharded_model, directory):
+@all_axes
+def test_training_resumes_from_given_adapters(one_device, sharded, sharded_model, directory):
     more = adapt(sharded_model, UPDATES, init=sharded["adapters"])
     expected = adapt(load_model(directory), UPDATES, init=one_device["adapters"])
     for ours, theirs in zip(more.losses, expected.losses, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
+@all_axes
 def test_chunks_that_memory_forces_change_nothing(one_device, sharded_model, monkeypatch):
     real = memory.plan_adapt
     monkeypatch.setattr(memory, "plan_adapt", lambda *args: dataclasses.replace(real(*args), chunk=8))
@@ -229,7 +233,7 @@ def test_no_collective_of_an_adapt_step_crosses_data(sharded_model, mesh, monkey
             return program(*args, **kwargs)
 
     monkeypatch.setattr(training_step, "program", lambda platform: Recording())
-    adapt(sharded_model, UPDATES[:8])
+    adapt(sharded_model, UPDATES)
     assert texts
     axes = set()
     for text in set(texts):
