@@ -31,6 +31,20 @@ def test_damage_of_what_is_stored_is_seen(tmp_path, how):
     store.close()
 
 
+def test_a_changed_description_is_seen(tmp_path):
+    store = ArrayStore(tmp_path)
+    store.save("entry", {"round": 1})
+    store.close()
+    (file,) = (
+        path for path in (tmp_path / "entry" / "head").rglob("*") if path.is_file() and "round" in path.read_text()
+    )
+    file.write_text(file.read_text().replace("1", "2", 1))
+    store = ArrayStore(tmp_path)
+    with pytest.raises(DamagedError):
+        store.about("entry")
+    store.close()
+
+
 FULL = """
 import resource, sys, jax
 from selfadapt.files import StorageError

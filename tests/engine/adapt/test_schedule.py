@@ -1,9 +1,9 @@
-"""The order of the data and the learning rate of each optimizer step. Host code; nothing is compiled."""
+"""Targets, the order of the data, and the learning rate of each optimizer step. Host code; nothing is compiled."""
 
 import pytest
 
 from selfadapt import Update
-from selfadapt.engine.adapt.schedule import learning_rate, optimizer_steps
+from selfadapt.engine.adapt.schedule import encode, learning_rate, optimizer_steps
 
 
 def test_every_epoch_has_each_sequence_once_in_an_order_of_seed_and_epoch():
@@ -27,3 +27,13 @@ def test_without_shuffling_the_order_is_the_given_one():
 def test_the_rate_warms_up_from_zero_and_decays(schedule, expected):
     update = Update((), learning_rate=1.0, warmup_steps=2, schedule=schedule)
     assert [learning_rate(update, step, 6) for step in range(6)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss, on_prompt", [("target", False), ("all", True)])
+def test_the_loss_of_a_pair_is_on_its_target_and_on_its_prompt_if_asked(loss, on_prompt):
+    def tokenizer(text, starts):
+        return [1] * starts + [ord(letter) for letter in text]
+
+    (pair,) = encode(Update([("ab", "cde")], loss=loss), tokenizer)
+    assert pair.ids.tolist() == [1, *map(ord, "abcde")]
+    assert pair.mask.tolist() == [False, on_prompt, on_prompt, True, True, True]

@@ -104,6 +104,7 @@ def test_the_random_key_is_of_seed_id_and_sample_index(model):
     prompt = prompts_of((6,))[0]
     options = {"temperature": 1.0, "max_new_tokens": 16}
     first, second = generate(model, [prompt], num_samples=2, ids=["a"], **options)[0]
+    assert first != second
     assert generate(model, [prompt, prompt], ids=["a", "a"], **options) == [first, second]
     assert generate(model, [prompt], ids=["a"], seed=1, **options) != [first]
     assert generate(model, [prompt], ids=["b"], **options) != [first]
@@ -203,6 +204,11 @@ def test_the_first_of_several_stop_strings_counts(model):
     full = generate(model, prompt, temperature=1.0, max_new_tokens=30)[0]
     cuts = [full.index(full[20]), full.index(full[9])]
     assert generate(model, prompt, temperature=1.0, max_new_tokens=30, stop=[full[20], full[9]]) == [full[: min(cuts)]]
+    # Two strings that end with one token: the one that begins first.
+    at = next(i for i in range(5, 30) if full[i] not in full[:i])
+    assert generate(model, prompt, temperature=1.0, max_new_tokens=30, stop=[full[at], full[at - 1 : at + 1]]) == [
+        full[: at - 1]
+    ]
 
 
 def test_the_end_of_sequence_token_ends_a_text_and_is_returned(model):
@@ -241,6 +247,23 @@ def test_decoding_stops_when_all_rows_have_ended(model):
     counts = {}
     generate(tiny_model(eos_token_ids=(first,)), prompts, max_new_tokens=200, stats=counts)
     assert counts["decode_tokens"] == 1
+    options = {"temperature": 1.0, "max_new_tokens": 30}
+    later = generate(model, prompts, return_details=True, **options)[0].tokens
+    at = next(i for i in range(5, 30) if later[i] not in later[:i])  # inside a chunk of steps
+    generate(tiny_model(eos_token_ids=(later[at],)), prompts, stats=(counts := {}), **options)
+    assert counts["decode_tokens"] == at + 1
+
+
+def test_a_prompt_without_padding_keeps_its_last_slot(model):
+    for length in (batching.LENGTH_GRANULE, batching.LENGTH_GRANULE - 1):
+        prompt = prompts_of((length,))[0]
+        (written,) = generate(model, [prompt], max_new_tokens=6, return_details=True)
+        assert written.tokens == greedy_tokens(model, prompt, written.tokens)
+
+
+def test_each_step_has_noise_of_its_own(model):
+    (written,) = generate(model, prompts_of((6,)), temperature=1e6, max_new_tokens=16, return_details=True)
+    assert len(set(written.tokens)) > 8  # nearly uniform, so that the noise alone decides
 
 
 def test_samples_of_one_prompt_come_in_one_list(model):
