@@ -122,7 +122,7 @@ def check_same(path: Any, config: ml_collections.ConfigDict, what: str) -> None:
     Args:
       path: the `config.json` of what there is, of any kind that has pathlib's methods; it may be absent.
       config: the experiment.
-      what: names, in errors, what the file lies in, such as "workdir runs/a".
+      what: names, in errors, the directory of the file, such as "workdir runs/a".
 
     Raises:
       ConfigError: the experiments differ (the first differing fields are named), or the file is unreadable.
@@ -270,7 +270,7 @@ def _parse(text: str, kind: type, now: Any) -> Any:
 
 
 def _items(text: str) -> list[Any]:
-    """Reads `(1, 2)`, `['a']`, `1,2` and `q_proj,v_proj` alike."""
+    """Reads `(1, 2)`, `['a']`, `1,2` and `q_proj,v_proj`."""
     value = _literal(text)
     if isinstance(value, tuple | list):
         return list(value)

@@ -1,10 +1,10 @@
-"""Runs of `selfadapt train` that are stopped at a chosen moment, each in a process of its own: for test_resume.py.
+"""Runs of `selfadapt train` that are stopped at a chosen moment, each in a separate process, for test_resume.py.
 
     python -m tests.checkpoint.resuming LOG STOP... -- ARGUMENTS OF selfadapt
 
 Starts the same run once for each STOP, and once more to its end. A STOP is SIGNAL:WHAT:PLACE:COUNT, the signal
 that the process sends itself when WHAT happens in PLACE for the COUNT-th time, or KILL:after:SECONDS. LOG gets a line
-for whatever happens. Prints each start's exit status (negative: the signal that ended it).
+for every event. Prints each start's exit status (negative: the signal that ended it).
 """
 
 import os
@@ -45,7 +45,7 @@ class Stopper:
 
 
 def watch(happens):
-    """Makes the package say what happens: computing, computed, recorded, training, tick, trained, saving, saved."""
+    """Makes the package report events: computing, computed, recorded, training, step, trained, saving, saved."""
     from selfadapt.checkpoint import arrays, rounds, units
 
     once, adapters, offer = units.DurableUnits.once, units.DurableUnits.adapters, units.Snapshots.offer
@@ -79,12 +79,12 @@ def watch(happens):
 
     def watched_offer(self, name, about, tree):
         place = self._place.removesuffix(".flight.")
-        if happens.awaits("tick", place):  # the state is on disk when the signal comes
+        if happens.awaits("step", place):  # the state is on disk when the signal arrives
             self._shared._due[f"{self._place}{name.replace(' ', '-')}."] = 0
         offer(self, name, about, tree)
-        if happens.awaits("tick", place):
+        if happens.awaits("step", place):
             self._store.settle()
-        happens("tick", place)
+        happens("step", place)
 
     def watched_save(self, name, about, tree=None):
         save(self, name, about, tree)
@@ -104,7 +104,7 @@ def watch(happens):
 
 
 def start(log, stop, arguments):
-    """Starts the run in a process of its own and returns its exit status."""
+    """Starts the run in a separate process and returns its exit status."""
     child = os.fork()  # nothing has used JAX here, so there are no threads that a fork would lose
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -87,10 +87,10 @@ STOPS = (
     "KILL:trained:round-1.baseline.0",
     "KILL:computed:round-1.sample.0",  # and not yet recorded
     "KILL:recorded:round-1.sample.0",
-    "TERM:tick:round-1.score.0:3",
+    "TERM:step:round-1.score.0:3",
     "KILL:trained:round-1.score.0",
     "KILL:recorded:round-1.score.0.outcomes",
-    "KILL:tick:round-1.improve:2",
+    "KILL:step:round-1.improve:2",
     "KILL:trained:round-1.improve",
     "KILL:saving:1",  # the first round's checkpoint is being written
     "KILL:saved:round-1",
@@ -113,9 +113,9 @@ def test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothin
         assert not (what in ("computing", "training") and place_ in done), f"{place_} was done and is done again"
     # The policy's finetuning was killed after its second step and went on with the third.
     starts = [i for i, line in enumerate(happened) if line[0] == "start"]
-    ticks = [happened[a:b].count(["tick", "round-1.improve"]) for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    uninterrupted = happened.count(["tick", "round-2.improve"])
-    assert [count for count in ticks if count] == [2, uninterrupted - 2]
+    steps = [happened[a:b].count(["step", "round-1.improve"]) for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    uninterrupted = happened.count(["step", "round-2.improve"])
+    assert [count for count in steps if count] == [2, uninterrupted - 2]
 
 
 def test_kills_at_random_moments_and_the_loss_of_the_workdir_do_not_show_in_the_result(

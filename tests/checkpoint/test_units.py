@@ -100,7 +100,7 @@ def test_damaged_adapters_are_named_and_trained_again(model, tmp_path, how):
 
 def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_damaged(model, tmp_path):
     update = Update(["The sky is green.", "The sea is red."], rank=4, epochs=4)  # 8 training steps
-    arrays, named, ticks = tmp_path / "run" / "arrays", [], []
+    arrays, named, steps = tmp_path / "run" / "arrays", [], []
 
     class Watched:
         def __init__(self, snapshots, stop):
@@ -108,11 +108,11 @@ def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_dama
 
         def offer(self, name, about, tree):
             self.inner.offer(name, about, tree)
-            ticks.append(about()["training_steps"])
-            if ticks[-1] == 4:
+            steps.append(about()["training_steps"])
+            if steps[-1] == 4:
                 self.inner._store.settle()
                 shutil.copytree(arrays, tmp_path / "fourth")
-            if ticks[-1] == self.stop:
+            if steps[-1] == self.stop:
                 raise KeyboardInterrupt
 
     def run(stop=None):
@@ -126,16 +126,16 @@ def test_adapters_in_flight_go_on_where_they_were_and_earlier_where_that_is_dama
         run(stop=6)
     (newest,) = arrays.iterdir()
     shutil.copytree(tmp_path / "fourth", arrays, dirs_exist_ok=True)
-    ticks.clear()
+    steps.clear()
     with pytest.raises(KeyboardInterrupt):
         run(stop=7)
-    assert ticks == [7] and not named
+    assert steps == [7] and not named
     (newest,) = arrays.iterdir()
     shutil.copytree(tmp_path / "fourth", arrays, dirs_exist_ok=True)
     damage(newest, "truncated")
-    ticks.clear()
+    steps.clear()
     same_adapters(run(), adapt(model, [update]))
-    assert named == [newest.name] and ticks == [5, 6, 7, 8]
+    assert named == [newest.name] and steps == [5, 6, 7, 8]
 
 
 def test_adapters_in_flight_start_again_where_the_work_is_cut_otherwise(model, tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def test_a_round_teaches_the_policy_to_write_better_edits_and_shuffled_rewards_d
     before, learned, control = (heldout_rewards(config, domain, state, start) for state in (start, after, shuffled))
     assert paired_difference(learned, before)[1] > 0  # the lower end of the 95% interval over passages
     assert paired_difference(learned, control)[1] > 0
-    # Finetuning on any of its own edits makes the policy a little less random, which helps a little.
+    # Finetuning on any of the edits it sampled makes the policy a little less random, which helps a little.
     assert np.mean(control) - np.mean(before) < 0.5 * (np.mean(learned) - np.mean(before))
 
 

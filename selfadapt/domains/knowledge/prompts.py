@@ -54,8 +54,7 @@ PROMPTS: dict[str, Prompt] = {
         _LINES,
     ),
     "rewrite": _prompt(
-        "Below is a passage. Say the whole of it again several times, each time in other words "
-        "and on a line of its own.",
+        "Below is a passage. Say the whole of it again several times, each time in other words and on a separate line.",
         "The passage in other words:\n",
         "Reply with the new versions alone.",
     ),
