@@ -166,6 +166,7 @@ def experiment() -> ConfigDict:
     # "improvement" (all of these), "top_fraction" (of all edits). The rest are the fields of the finetuning's `Update`.
     config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "seed": 0})
     config.outer.rest_em.merge = True  # into the weights; or keep it as an adapter, with the student left as it was
+    config.outer.rest_em.keep_master = True  # float32 copies of merged weights, where `dtype` is another
 
     config.evaluation = ConfigDict({"edits": 1, "controls": True})  # controls: rows beside the ladder
     # Added to the inner seeds, so that evaluation does not reuse those that rewards were measured with.

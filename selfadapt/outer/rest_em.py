@@ -28,11 +28,14 @@ class RestEM:
       training: the M-step's hyper-parameters; its sequences are filled in.
       merge: merge the trained adapter into the policy's weights (as SEAL does), or keep it as an adapter,
         which the next round trains further while the student stays as it was.
+      keep_master: keep float32 copies of merged weights where the model has another dtype, so that the small
+        updates of many rounds add up; they take 4 bytes for each weight of the trained projections.
     """
 
     select: Selection
     training: Update
     merge: bool = True
+    keep_master: bool = True
 
     def init(self, policy: Policy) -> tuple[()]:
         """Returns no state: each round starts a new optimizer.
@@ -68,7 +71,7 @@ class RestEM:
                 "lower config.outer.rest_em.learning_rate"
             )
         if self.merge:
-            policy = Policy(merge(old.model, trained, keep_master=True), old.version + 1)
+            policy = Policy(merge(old.model, trained, keep_master=self.keep_master), old.version + 1)
             student = policy if state.student is old else state.student
         else:
             policy, student = Policy(old.model, old.version + 1, trained), state.student
@@ -103,4 +106,5 @@ def make(config: Any) -> RestEM:
         select=select,
         training=Update((), **{name: value for name, value in fields.items() if name in names}),
         merge=fields.merge,
+        keep_master=fields.keep_master,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -165,6 +166,20 @@ def planner(rank=4, **changes):
     update = Update([TokenSequence((1,) * 32)] * 2, rank=rank, targets="all-linear", epochs=1)
     work = Workload("the test", (32,) * 4, 32, 32, (update,) * 4, ((16,) * 2,) * 4)
     return Planner(config, abstract_model(Model(architecture, {}), machine, "float32"), machine, work)
+
+
+def test_a_bfloat16_policy_that_is_merged_takes_the_float32_copies_of_its_trained_weights():
+    config = loaded({"contexts": "4", "edits": "2", "at_once": "8"})
+    machine = Machine(None, 2**33)
+    work = Workload("the test", (32,) * 4, 32, 32, (Update(()),) * 4, ((16,) * 2,) * 4)
+    held = {}
+    for keep in (True, False):
+        config.unlock()
+        config.outer.rest_em.keep_master = keep
+        model = abstract_model(Model(CONFIG, {}), machine, "bfloat16")
+        held[keep] = Planner(config, model, machine, work).first_weights
+    projections = sum(math.prod(shape) for shape in CONFIG.projections().values())
+    assert held[True] - held[False] == 4 * CONFIG.num_layers * projections
 
 
 def test_flops_of_a_training_step_are_those_counted_from_its_tokens(monkeypatch):
