@@ -48,6 +48,16 @@ def test_a_unit_that_was_done_is_found_exactly_as_it_was(tmp_path):
         assert stored.round(1).within("score").once("outcomes", lambda: pytest.fail("done again")) == OUTCOMES
 
 
+def test_only_the_units_of_earlier_rounds_are_forgotten(tmp_path):
+    with units_at(tmp_path) as stored:
+        for number in (0, 1, 2, 10):
+            stored.round(number).once("unit", lambda: "old")
+        stored.forget(2)
+    with units_at(tmp_path) as stored:
+        found = {number: stored.round(number).once("unit", lambda: "new") for number in (0, 1, 2, 10)}
+    assert found == {0: "new", 1: "new", 2: "old", 10: "old"}
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"text": "[]", "digest": "0"}', "[1]", "null"])
 def test_a_damaged_unit_is_named_and_done_again(tmp_path, text):
     with units_at(tmp_path) as stored:

@@ -598,7 +598,7 @@ FAULTS = (
             "units of the current round are forgotten",
             'return kind == "round" and rest.isdecimal() and int(rest) < number',
             'return kind == "round" and rest.isdecimal() and int(rest) <= number',
-            "tests/checkpoint/test_resume.py::test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothing",
+            "test_only_the_units_of_earlier_rounds_are_forgotten",
         ),
     ),
     *_faults(
