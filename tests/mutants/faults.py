@@ -628,7 +628,7 @@ FAULTS = (
             "a shard takes another adapter than its own",
             "places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in chunk.adapters])",
             "places = np.asarray([0 if owner is None else owner % (stack // shards) // 2 for owner in chunk.adapters])",
-            "test_scores_equal_those_of_one_device[8x1x1-scores]",
+            "test_scores_of_some_of_the_adapters_equal_those_of_one_device",
         ),
         devices=8,
     ),

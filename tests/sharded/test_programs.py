@@ -147,6 +147,15 @@ def test_scores_equal_those_of_one_device(one_device, sharded, which):
     np.testing.assert_allclose(np.hstack(sharded[which]), np.hstack(one_device[which]), atol=2e-4)
 
 
+@all_axes
+def test_scores_of_some_of_the_adapters_equal_those_of_one_device(one_device, sharded, sharded_model, directory):
+    prompts = [lists if k in (1, 2, 5, 9) else [] for k, lists in enumerate(PROMPTS)]
+    targets = [[[5, 6, 7]] * len(lists) for lists in prompts]
+    found = log_likelihood(sharded_model, prompts, targets, adapters=sharded["adapters"])
+    expected = log_likelihood(load_model(directory), prompts, targets, adapters=one_device["adapters"])
+    np.testing.assert_allclose(np.hstack(found), np.hstack(expected), atol=2e-4)
+
+
 def test_each_shard_holds_its_own_adapters(mesh, sharded):
     lora = sharded["adapters"].lora
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
