@@ -289,7 +289,7 @@ def test_long_passages_can_be_left_out_and_too_few_are_an_error(model_directory,
     domain = make_domain(config, load_model(model_directory))
     train_tasks, heldout = domain.tasks("train", 3), domain.tasks("heldout", 3)
     assert not {task.id for task in train_tasks} & {task.id for task in heldout}
-    with pytest.raises(UserError, match="leaves 3 passages"):
+    with pytest.raises(UserError, match="has 3 passages for 'heldout', and 9 are needed"):
         domain.tasks("heldout", 9)
 
 
