@@ -1,7 +1,9 @@
 """The suite's environment, set before anything imports JAX, and the fixtures that tests share."""
 
+import gc
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -39,6 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of the longest files first."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_programs_left():
+    """Frees a module's compiled programs: each maps memory, and a process may have 65,530 mappings on Linux."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
