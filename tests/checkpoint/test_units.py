@@ -184,8 +184,8 @@ for number, sizes in enumerate([(4, 1, 1), (1, 4, 1), (2, 1, 2), None]):
     mesh = None if sizes is None else make_mesh(*sizes)
     model = load_model(directory, mesh=mesh)
     start = Policy(model)
-    with Checkpoints(checkpoints, keep=2) as rounds:
-        state, _ = rounds.restore(State(start, start))
+    with Checkpoints(checkpoints, 2, State(start, start)) as rounds:
+        state, _ = rounds.restore()
         adapters = stored.within("0").adapters(model, lambda snapshots: adapt(model, updates, snapshots=snapshots))
         if expected is None:
             policy = Policy(merge(model, adapters[0]), 1)
