@@ -12,8 +12,8 @@ from selfadapt.config import shipped_configs
 
 ROOT = pathlib.Path(__file__).parents[1]
 FEW = (
-    *("--config.rounds=0", "--config.evaluation.contexts=1", "--config.inner.epochs=1", "--config.domain.max_segments=1"),
-    *("--config.sampling.max_new_tokens=8", "--config.answer.max_new_tokens=2"),
+    *("--config.rounds=0", "--config.evaluation.contexts=1", "--config.inner.epochs=1"),
+    *("--config.domain.max_segments=1", "--config.sampling.max_new_tokens=8", "--config.answer.max_new_tokens=2"),
 )
 
 

@@ -3,7 +3,7 @@
     python -m tests.mutants              every fault of tests/mutants/faults.py, after a run without any
     python -m tests.mutants --only NAME  one of them (may be given several times)
     python -m tests.mutants --list       their names, files and tests
-    python -m tests.mutants -j 2         two at a time, each in a copy of its own
+    python -m tests.mutants -j 2         two at a time, each in a separate copy
 
 The exit status is 1 if no test fails for some fault, or if its line is no longer in its file.
 """
