@@ -60,11 +60,15 @@ def test_a_lost_process_ends_the_others_in_the_stated_time(tmp_path, work, victi
         run.until("ready")
         run.send(victim, kill)
         began = time.monotonic()
-        assert run.wait(60, of=[1 - victim]) == [-signal.SIGABRT], run.output(1 - victim)
+        (status,) = run.wait(60, of=[1 - victim])
         seconds = time.monotonic() - began
+        output = run.output(1 - victim)
         print(f"{work}, {kill.name} to process {victim}: process {1 - victim} ended after {seconds:.1f} s")
         assert seconds < HEARTBEAT + MARGIN
-        assert "another task died" in run.output(1 - victim)
+        # JAX aborts the process, unless the collective it was in failed before JAX noticed that its peer is gone.
+        said = {-signal.SIGABRT: "another task died", 1: "If another process failed first, its output has the cause"}
+        assert status in said and said[status] in output, output
+        assert status == -signal.SIGABRT or work == "collective"
 
 
 @pytest.mark.parametrize(
