@@ -1,4 +1,4 @@
-"""The package's exceptions: errors that the user can fix, and preemption."""
+"""The package's exceptions: errors that the user can fix, edits that cannot be applied, and preemption."""
 
 
 class UserError(Exception):
@@ -25,6 +25,10 @@ class OutOfMemoryError(UserError, MemoryError):
 
 class MissingPackageError(UserError, ImportError):
     """An optional package is not installed; the message has the command that installs it."""
+
+
+class InvalidEdit(ValueError):
+    """An edit cannot be applied; the message is the reason. It is the policy's doing, so it is no `UserError`."""
 
 
 class Preempted(Exception):

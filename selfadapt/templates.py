@@ -1,11 +1,12 @@
-"""Prompt templates: text with named placeholders in braces, as `str.format` fills them, checked before use."""
+"""Prompts: templates with named placeholders in braces, checked before use, and chats as text."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from selfadapt.errors import InvalidValueError
 
@@ -78,6 +79,19 @@ def load_template(
             f"{_listed(required)}"
         ) from None
     return check_template(text, source, required, optional)
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """Returns a chat as the text that an instruct model continues with its turn.
+
+    Args:
+      tokenizer: a Hugging Face tokenizer with a chat template.
+      messages: the turns, each with "role" and "content".
+    """
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    # Many templates begin with the token that their tokenizer also puts before every text.
+    added = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(tokenizer.bos_token) if added else text
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from selfadapt.graders import JUDGE_FIELDS, GradeItem, Grader, get_grader
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
-from selfadapt.templates import SUFFIX, load_template
+from selfadapt.templates import SUFFIX, chat_text, load_template
 from selfadapt.types import ContextEdit, Task, TokenSequence, Update
 
 BASELINES = ("passage", "unchanged")
@@ -56,11 +56,7 @@ class EditPrompts:
         if not self.chat:
             return prompts.edit_prompt(self.template, title=task.title, context=task.context)
         messages = prompts.edit_messages(self.template, title=task.title, context=task.context)
-        tokenizer = self.policy.tokenizer
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        # Many templates begin with the token that their tokenizer also puts before every text.
-        added = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-        return text.removeprefix(tokenizer.bos_token) if added else text
+        return chat_text(self.policy.tokenizer, messages)
 
     def fits(self, task: Task) -> bool:
         """Returns whether the prompt for a passage and an edit fit into the policy's context."""
