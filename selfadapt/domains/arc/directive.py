@@ -110,8 +110,8 @@ def _directive(data: dict[str, Any], training: dict[str, Any]) -> Directive:
         raise InvalidEdit("learning_rate must be a number above 0 and at most 1")
     if isinstance(epochs, bool) or not isinstance(epochs, int) or not 1 <= epochs <= MAX_STEPS:
         raise InvalidEdit(f"num_train_epochs must be a whole number from 1 to {MAX_STEPS}")
-    flags = (data[name] for name in _SCHEMA["data_generation"])
-    return Directive(*flags, loss=STRATEGIES[strategy], learning_rate=float(rate), epochs=epochs)
+    basic, size, chain, repeat = (data[name] for name in _SCHEMA["data_generation"])
+    return Directive(basic, size, chain, repeat, STRATEGIES[strategy], float(rate), epochs)
 
 
 def _lenient(value: dict[str, Any]) -> Directive:
