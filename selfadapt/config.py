@@ -16,7 +16,7 @@ from typing import Any
 
 import ml_collections
 
-from selfadapt.defaults import experiment, resolve
+from selfadapt.defaults import DOMAINS, experiment, resolve
 from selfadapt.errors import UserError
 from selfadapt.files import make_directory, write_text
 
@@ -138,7 +138,8 @@ def check_same(path: Any, config: ml_collections.ConfigDict, what: str) -> None:
         ) from error
     given = _deciding(_json(config))
     # A field that was added to the program since has its default there.
-    defaults = experiment()
+    domain = given.get("domain.name", "")
+    defaults = experiment(domain if domain in DOMAINS else "knowledge")
     defaults.preset, defaults.model = given.get("preset", defaults.preset), given.get("model", defaults.model)
     saved = {name: value for name, value in _deciding(_json(resolve(defaults))).items() if name in given} | saved
 

@@ -40,7 +40,7 @@ def _update(group: str, **changes: Any) -> dict[str, Any]:
     return {f"{group}.{name}": value for name, value in values.items()}
 
 
-# All hyper-parameters by field name; the two presets have the same fields.
+# All hyper-parameters by field name; the presets of a domain have the same fields.
 PRESETS: dict[str, dict[str, Any]] = {
     # SEAL, knowledge incorporation (arXiv 2506.10943, section 4.1 and appendix B): two rounds on Qwen2.5-7B.
     "seal": {
@@ -105,18 +105,109 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "outer.rest_em.select": "best_improving",
     },
+    # SEAL, few-shot ARC (section 4.2 and appendix A): one round on Llama-3.2-1B-Instruct. Rate, epochs and loss of the
+    # inner update are those of the directive.
+    "seal_arc": {
+        "contexts": 11,
+        "edits": 15,
+        "inner_runs": 1,
+        "sampling.temperature": 0.8,
+        "sampling.top_p": 1.0,
+        "sampling.max_new_tokens": 128,
+        "answer.max_new_tokens": 1856,  # a grid of 30 x 30, with two tokens per cell, and its end
+        "answer.stop": ("\n\n",),
+        "evaluation.contexts": 8,
+        "domain.permutations": 2,
+        "domain.max_tokens": 8192,
+        "domain.max_examples": 250,
+        "domain.max_steps": 375,
+        "domain.oracle_rate": 1e-4,
+        "domain.oracle_epochs": 2,
+        "domain.rates": (1e-5, 1e-4, 1e-3),
+        "domain.epochs": (1, 2),
+        **_update(
+            "inner",
+            rank=128,
+            alpha=16.0,
+            targets="q_proj,v_proj,gate_proj,down_proj,up_proj",
+            batch_size=2,
+            schedule="cosine",
+            warmup_steps=11,
+        ),
+        **_update(
+            "outer.rest_em",
+            rank=16,
+            alpha=16.0,
+            targets="q_proj,v_proj",
+            learning_rate=5e-5,
+            epochs=8,
+            batch_size=5,
+            schedule="cosine",
+        ),
+        "outer.rest_em.select": "solved",
+    },
+    # The embedded model "tiny_grids" and its world.
+    "tiny_arc": {
+        "contexts": 32,
+        "edits": 8,
+        "inner_runs": 1,
+        "sampling.temperature": 1.0,
+        "sampling.top_p": 1.0,
+        "sampling.max_new_tokens": 32,
+        "answer.max_new_tokens": 48,
+        "answer.stop": ("\n\n",),
+        "evaluation.contexts": 64,
+        "domain.permutations": 1,
+        "domain.max_tokens": 512,
+        "domain.max_examples": 64,
+        "domain.max_steps": 64,
+        "domain.oracle_rate": 1e-2,
+        "domain.oracle_epochs": 8,
+        "domain.rates": (1e-4, 1e-3, 1e-2),
+        "domain.epochs": (2, 8),
+        **_update(
+            "inner",
+            rank=8,
+            alpha=16.0,
+            targets="all-linear",
+            batch_size=8,
+            schedule="cosine",
+            warmup_steps=2,
+        ),
+        **_update(
+            "outer.rest_em",
+            rank=16,
+            alpha=32.0,
+            targets="all-linear",
+            learning_rate=2e-3,
+            epochs=6,
+            batch_size=10,
+        ),
+        "outer.rest_em.select": "solved",
+    },
 }
+EMBEDDED = ("tiny", "tiny_grids")  # models that come with the package, which the presets "tiny" are for
 
 
-def experiment() -> ConfigDict:
-    """Returns the fields that `selfadapt.experiment.train` reads; hyper-parameters are `None` until `resolve`."""
+def experiment(domain: str = "knowledge") -> ConfigDict:
+    """Returns the fields that `selfadapt.experiment.train` reads; hyper-parameters are `None` until `resolve`.
+
+    Args:
+      domain: whose fields `config.domain` and `config.data` have: "knowledge" (also for a domain of your own) or "arc".
+
+    Raises:
+      InvalidValueError: there is no such domain.
+    """
+    if domain not in DOMAINS:
+        raise InvalidValueError(f"there is no domain {domain!r} (there are {', '.join(DOMAINS)})")
     config = ConfigDict()
     config.name = "experiment"
     config.seed = 0
     config.model = "tiny"  # the embedded model, a Hugging Face directory, or a hub id
     config.student = ""  # the model that is adapted and scored, where it is not the policy: like `model`
     config.dtype = "float32"  # or bfloat16
-    # Hyper-parameters that are None: "seal", "tiny", or "auto" (tiny for the embedded model, else seal).
+    # Hyper-parameters that are None: "seal", "tiny", "seal_arc", "tiny_arc", or "auto" (those of the domain: tiny for
+    # an embedded model, else seal).
     config.preset = "auto"
     # How many devices each axis has (docs/scaling.md); one of them may be -1: all that the others leave.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
@@ -126,21 +217,10 @@ def experiment() -> ConfigDict:
     # contexts: tasks per round; edits: sampled for each; inner_runs: adapters trained for each edit, with seeds that
     # all edits share, whose verdicts are averaged.
 
-    # Where tasks come from.
-    config.data = ConfigDict()
-    config.data.path = "tiny_world"  # or SEAL's JSON, a SQuAD file, a `datasets` directory or hub id, "tfds:squad"
-    config.data.split = ""  # of a source that has several
-    config.data.eval_path = ""  # held-out passages; by default some of `path` are held out
-    config.data.skip_long = False  # leave out passages longer than the model's context, instead of an error
-
+    config.data = ConfigDict()  # where tasks come from
     # The domain: a module of selfadapt.domains, or the dotted path of your own; the other fields are the domain's.
-    config.domain = ConfigDict({"name": "knowledge"})
-    # prompt: a key of selfadapt.domains.knowledge.prompts.PROMPTS, or a template file (.txt). answer_prompt: a style
-    # ("full", "short"), or a template file. max_segments: the most sequences of an edit, 0 for all. baseline: what an
-    # edit is compared with, adapting to the "passage" alone or the "unchanged" model.
-    config.domain.chat = False  # wrap the prompt in the tokenizer's chat template, for instruct models
-    config.domain.split = "lines"  # how an edit becomes sequences: "lines" or "document"
-    config.domain.padding = "none"  # "seal": sequences filled to 2048 tokens, as SEAL's code trains
+    config.domain = ConfigDict({"name": domain})
+    DOMAINS[domain](config)
 
     # top_p and temperature of edits; their most tokens.
     config.sampling = ConfigDict()
@@ -163,12 +243,15 @@ def experiment() -> ConfigDict:
     # The outer update: a module of selfadapt.outer, or the dotted path of your own; each has a group of fields.
     config.outer = ConfigDict({"name": "rest_em"})
     # ReST-EM. select: "best" (k per task), "best_improving" (k of those above the baseline by the margin),
-    # "improvement" (all of these), "top_fraction" (of all edits). The rest are the fields of the finetuning's `Update`.
+    # "improvement" (all of these), "solved" (all of reward 1), "top_fraction" (of all edits). The rest are the fields
+    # of the finetuning's `Update`.
     config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "seed": 0})
     config.outer.rest_em.merge = True  # into the weights; or keep it as an adapter, with the student left as it was
     config.outer.rest_em.keep_master = True  # float32 copies of merged weights, where `dtype` is another
 
     config.evaluation = ConfigDict({"edits": 1, "controls": True})  # controls: rows beside the ladder
+    # Training tasks on which the best constant edit is searched, in a domain whose edits can be; 0 for no such row.
+    config.evaluation.search = 0
     # Added to the inner seeds, so that evaluation does not reuse those that rewards were measured with.
     config.evaluation.seed_offset = 1000
     config.evaluation.low_temperature = 0.3  # of a control row: the untrained policy's edits, less random
@@ -183,13 +266,53 @@ def experiment() -> ConfigDict:
     config.telemetry.profile = config_dict.placeholder(str)  # START:STOP, seconds of the run to trace
     config.telemetry.peak_flops = config_dict.placeholder(float)  # of one device, where its rate is not known
 
-    for name, value in PRESETS["seal"].items():
+    for name, value in PRESETS[_preset("seal", domain)].items():
         *groups, leaf = name.split(".")
         group = config
         for part in groups:
             group = group[part]
         group[leaf] = config_dict.placeholder(type(value))
     return config
+
+
+def _knowledge(config: ConfigDict) -> None:
+    """Adds the fields of the knowledge domain."""
+    config.data.path = "tiny_world"  # or SEAL's JSON, a SQuAD file, a `datasets` directory or hub id, "tfds:squad"
+    config.data.split = ""  # of a source that has several
+    config.data.eval_path = ""  # held-out passages; by default some of `path` are held out
+    config.data.skip_long = False  # leave out passages longer than the model's context, instead of an error
+    # prompt: a key of selfadapt.domains.knowledge.prompts.PROMPTS, or a template file (.txt). answer_prompt: a style
+    # ("full", "short"), or a template file. max_segments: the most sequences of an edit, 0 for all. baseline: what an
+    # edit is compared with, adapting to the "passage" alone or the "unchanged" model.
+    config.domain.chat = False  # wrap the prompt in the tokenizer's chat template, for instruct models
+    config.domain.split = "lines"  # how an edit becomes sequences: "lines" or "document"
+    config.domain.padding = "none"  # "seal": sequences filled to 2048 tokens, as SEAL's code trains
+
+
+def _arc(config: ConfigDict) -> None:
+    """Adds the fields of few-shot ARC."""
+    config.data.path = "tiny_grids"  # or a file of ARC-AGI's challenges, or a folder with a file per task
+    config.data.solutions = ""  # the file of solutions, where `path` has none
+    config.data.ids = ()  # tasks to keep, by id; all by default
+    # The same for held-out tasks; without `eval_path` the first ones of `path` are held out.
+    config.data.eval_path = ""
+    config.data.eval_solutions = ""
+    config.data.eval_ids = ()
+    config.data.skip_long = False  # leave out tasks that do not fit into the model's context, instead of an error
+    config.domain.prompt = "directive"  # or a template file (.txt) with {examples}
+    config.domain.chat = False  # write prompts with the tokenizers' chat templates, for instruct models
+    config.domain.lenient = False  # read directives as SEAL's code does: what cannot be used trains nothing
+    # permutations: orders of the examples under each of the six transformations that a task is asked with.
+    # max_examples, max_tokens: the most training tasks of a directive, and tokens of one. max_steps: the most optimizer
+    # steps. oracle_rate, oracle_epochs: of the reference directive. rates, epochs: those that random directives and the
+    # search for the best constant one choose from.
+
+
+DOMAINS = {"knowledge": _knowledge, "arc": _arc}
+
+
+def _preset(size: str, domain: str) -> str:
+    return f"{size}_{domain}" if f"{size}_{domain}" in PRESETS else size
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -199,7 +322,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
       config: an experiment. Fields that it lacks are not added.
 
     Raises:
-      InvalidValueError: `config.preset` names no preset.
+      InvalidValueError: `config.preset` names no preset, or one of another domain.
 
     >>> config = experiment()
     >>> config.inner.rank = 4
@@ -209,10 +332,12 @@ def resolve(config: ConfigDict) -> ConfigDict:
     """
     resolved = ConfigDict(config.to_dict())
     preset = resolved.get("preset", "auto")
+    domain = resolved.get("domain", ConfigDict()).get("name", "")
     if preset == "auto":
-        preset = "tiny" if resolved.get("model") == "tiny" else "seal"
-    if preset not in PRESETS:
-        raise InvalidValueError(f"config.preset is {preset!r}; it must be auto or one of {', '.join(PRESETS)}")
+        preset = _preset("tiny" if resolved.get("model") in EMBEDDED else "seal", domain)
+    fitting = [_preset(size, domain) for size in ("seal", "tiny")] if domain in DOMAINS else list(PRESETS)
+    if preset not in fitting:
+        raise InvalidValueError(f"config.preset is {preset!r}; it must be auto or one of {', '.join(fitting)}")
     if "preset" in resolved:
         resolved.preset = preset
     for name, value in PRESETS[preset].items():

@@ -1,25 +1,30 @@
 """The evaluation around the rounds: rows of scores on held-out tasks.
 
 The main rows are called the *ladder*: the model as it is, adapted without an edit, adapted to the edits of the
-untrained policy, to those of each round's policy, and to an oracle's. Beside it there are controls.
+untrained policy, to those of each round's policy, and to an oracle's. Where edits can be searched
+(`selfadapt.domains.Searchable`), there are also random ones and the best constant one. Beside it there are controls.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from selfadapt import loop
 from selfadapt.checkpoint.units import Units
-from selfadapt.domains import Applied, Domain
+from selfadapt.domains import Applied, Domain, Searchable
 from selfadapt.engine.adapt.schedule import optimizer_steps
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy, State
 from selfadapt.types import Edit, Outcome, Task, TokenSequence, Update
 
 NONE, PASSAGE, UNTRAINED, ORACLE = "none", "passage", "untrained", "oracle"
+RANDOM, CONSTANT = "random", "constant"
 EQUAL_STEPS, EQUAL_TOKENS = "passage, equal steps", "passage, equal tokens"
 LOW_TEMPERATURE = "untrained, low temperature"
 NOTES = {
@@ -53,6 +58,7 @@ class Row:
       pairs: each edit with what it was turned into.
       outcomes: the outcome of each, in the same order.
       same_as: a row that trains and scores the same, which is not repeated: there are no pairs and outcomes.
+      details: what else is reported about the row.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Row:
     pairs: list[tuple[Edit, Applied]]
     outcomes: list[Outcome]
     same_as: str = ""
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Evaluation:
@@ -79,6 +86,7 @@ class Evaluation:
         stored: Units,
         phase: RowPhase,
         low_temperature: float,
+        search: Sequence[Task] = (),
     ):
         """Prepares the evaluation.
 
@@ -90,24 +98,66 @@ class Evaluation:
           stored: units that were completed before an interruption.
           phase: wraps each phase; called with the phase's name, its number of units, the row and the round.
           low_temperature: the sampling temperature of the control row of that name.
+          search: the training tasks on which the best constant edit is searched; none for no such row.
         """
         self.tasks = tasks
         self._domain, self._settings, self._start = domain, settings, start
-        self._stored, self._phase, self._low = stored, phase, low_temperature
+        self._stored, self._phase, self._low, self._search = stored, phase, low_temperature, search
         self._edits: dict[str, list[Edit]] = {}  # of the policy that was evaluated last
 
     def references(self) -> Iterator[Row]:
-        """Yields the rows that no policy writes: none, passage, and oracle if the domain has one."""
+        """Yields the rows that no policy writes.
+
+        These are none, passage (if the domain trains on anything without an edit), oracle (if it has one), and random
+        and constant edits (if they can be searched).
+        """
         domain, tasks = self._domain, self.tasks
         rows = {
             NONE: [domain.unchanged(task) for task in tasks],
             PASSAGE: [domain.apply(task, None) for task in tasks],
-            ORACLE: [domain.apply(task, text) for task in tasks if (text := domain.oracle(task)) is not None],
+            ORACLE: [loop.apply(domain, task, text) for task in tasks if (text := domain.oracle(task)) is not None],
         }
         for name, what in rows.items():
-            if len(what) == len(tasks):
+            if len(what) == len(tasks) and (name != PASSAGE or what != rows[NONE]):
                 pairs = [(Edit(task.id, 0, "", ""), each) for task, each in zip(tasks, what, strict=True)]
-                yield self._scored(name, self._start.student, pairs, self._stored.round(0).within(name))
+                yield self._reference(name, pairs)
+        if isinstance(domain, Searchable):
+            yield self._reference(RANDOM, loop.applied(domain, tasks, self._random_edits(domain)))
+            if self._search:
+                text, details = self._best_constant(domain)
+                pairs = loop.applied(domain, tasks, [Edit(task.id, 0, "", text) for task in tasks])
+                yield dataclasses.replace(self._reference(CONSTANT, pairs), details=details)
+
+    def _reference(self, name: str, pairs: list[tuple[Edit, Applied]]) -> Row:
+        return self._scored(name, self._start.student, pairs, self._stored.round(0).within(name))
+
+    def _random_edits(self, domain: Searchable) -> list[Edit]:
+        """Returns as many random edits of each held-out task as a policy writes."""
+        seed = self._settings.seed
+        return [
+            Edit(task.id, sample, "", domain.random_edit(random.Random(f"random edit {seed} {task.id} {sample}")))
+            for task in self.tasks
+            for sample in range(self._settings.edits)
+        ]
+
+    def _best_constant(self, domain: Searchable) -> tuple[str, dict[str, Any]]:
+        """Returns the candidate with the highest mean reward on the training tasks, and what the search took."""
+        texts = domain.candidates()
+        edits = [Edit(task.id, number, "", text) for number, text in enumerate(texts) for task in self._search]
+        pairs = loop.applied(self._domain, self._search, edits)
+        place, name = self._stored.round(0).within("constant search"), "search for the best constant edit"
+        with self._phase("evaluate", len(pairs), name, 0) as advance, place.active():
+            outcomes = loop.score(self._start.student, self._domain, self._search, pairs, self._settings, advance)
+        rewards = np.reshape([outcome.reward for outcome in outcomes], (len(texts), -1)).mean(1)
+        best = int(rewards.argmax())  # of equal ones, the first
+        details = {
+            "edit": texts[best],
+            "candidates": len(texts),
+            "training_tasks": len(self._search),
+            "training_reward": float(rewards[best]),
+            "inner_updates": sum(isinstance(what, Update) for _, what in pairs) * self._settings.inner_runs,
+        }
+        return texts[best], details
 
     def policy(self, state: State) -> Row:
         """Returns the row of a policy: its edits of the held-out tasks, applied to the student."""

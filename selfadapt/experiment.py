@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from selfadapt.checkpoint.rounds import Checkpoints
 from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.config import check_workdir, save_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import Domain, make_domain
+from selfadapt.domains import Domain, Recorded, Searchable, make_domain
 from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.evaluate import Evaluation, policy_row
 from selfadapt.loop import Settings
@@ -38,6 +39,7 @@ from selfadapt.telemetry import phases
 from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.telemetry.progress import Progress
 from selfadapt.telemetry.sinks import Sinks
+from selfadapt.types import Task
 
 LINES = ("metrics.jsonl", "edits.jsonl")
 
@@ -81,6 +83,7 @@ def train(
     heldout = domain.tasks("heldout", config.evaluation.contexts)
     for number in range(config.rounds):
         domain.tasks("train", config.contexts, number)  # raises now if there is too little data
+    searched = _search_tasks(config, domain)
     distributed.on_main(lambda: _claim(workdir, directory, config))
     progress = Progress()
     lines = [workdir / name for name in LINES if config.checkpoint.directory]
@@ -107,6 +110,7 @@ def train(
                 stored,
                 run.phase,
                 config.evaluation.low_temperature,
+                searched,
             )
             writer.event("started", round=state.round, model=config.model, versions=versions())
             resumed = f", resumed after round {state.round}" if record.scores else ""
@@ -117,7 +121,10 @@ def train(
 
             def finished(state: State) -> None:
                 """Ends a round: evaluates its policy and writes the checkpoint."""
-                run.rows(evaluation, [evaluation.policy(state)])
+                row = evaluation.policy(state)
+                run.rows(evaluation, [row])
+                if isinstance(domain, Recorded):
+                    record.outputs = domain.files(heldout, row.outcomes)
                 meters.end_round(state.round)
                 if distributed.is_main():  # whose record is the one that is stored
                     record.files = {name: files.synced_size(workdir / name) for name in LINES}
@@ -140,6 +147,8 @@ def train(
                     _save(state.student, workdir / "student", config.student or config.model)
                 if distributed.is_main():
                     files.write_json(workdir / "summary.json", summary)
+                    for name, value in record.outputs.items():
+                        files.write_text(workdir / name, json.dumps(files.plain(value)) + "\n")
                 writer.event("finished", seconds=summary["seconds"])
     if distributed.is_main():
         page = report.write_report(workdir)
@@ -164,9 +173,11 @@ def make_settings(config: Any) -> Settings:
         raise InvalidValueError(
             f"config.evaluation.low_temperature is {config.evaluation.low_temperature}; it must be 0 or more"
         )
-    for field in ("contexts", "edits"):
-        if config.evaluation[field] < 1:
-            raise InvalidValueError(f"config.evaluation.{field} is {config.evaluation[field]}; it must be at least 1")
+    for field, least in (("contexts", 1), ("edits", 1), ("search", 0)):
+        if config.evaluation[field] < least:
+            raise InvalidValueError(
+                f"config.evaluation.{field} is {config.evaluation[field]}; it must be at least {least}"
+            )
     return Settings.of(config)
 
 
@@ -199,7 +210,7 @@ class _Run:
             if row.same_as:
                 self.recorder.copy(row.name, row.same_as)
             else:
-                self.recorder.row(row.name, row.kind, row.round, evaluation.tasks, row.pairs, row.outcomes)
+                self.recorder.row(row.name, row.kind, row.round, evaluation.tasks, row.pairs, row.outcomes, row.details)
 
     def round(self, state: State) -> State:
         """Runs one round and records it."""
@@ -224,6 +235,17 @@ def _start(config: Any) -> State:
     return State(policy, Policy(load_model(config.student, dtype=config.dtype, mesh=mesh)))
 
 
+def _search_tasks(config: Any, domain: Domain) -> list[Task]:
+    """Returns the training tasks on which the best constant edit is searched."""
+    count = config.evaluation.search
+    if count and not isinstance(domain, Searchable):
+        raise InvalidValueError(
+            f"config.evaluation.search is {count}, and the domain {config.domain.name!r} has no edits to search; "
+            "set it to 0"
+        )
+    return domain.tasks("train", count) if count else []
+
+
 def _save(policy: Policy, path: pathlib.Path, base: str) -> None:
     if policy.adapter is None:
         policy.model.save(path)
@@ -236,8 +258,9 @@ def _summary(config: Any, record: Record, seconds: dict[str, float]) -> dict[str
     last, transferred = policies[-1], evaluate.on_untrained(policies[-1])
     pairs = [(last, evaluate.UNTRAINED), *((name, evaluate.UNTRAINED) for name in policies[1:-1])]
     pairs += [(evaluate.UNTRAINED, evaluate.PASSAGE), (last, evaluate.EQUAL_STEPS), (last, evaluate.EQUAL_TOKENS)]
-    pairs += [(last, evaluate.LOW_TEMPERATURE), (transferred, evaluate.UNTRAINED), (evaluate.ORACLE, last)]
-    ladder = (evaluate.NONE, evaluate.PASSAGE, *policies, evaluate.ORACLE)
+    pairs += [(last, evaluate.LOW_TEMPERATURE), (transferred, evaluate.UNTRAINED), (last, evaluate.RANDOM)]
+    pairs += [(last, evaluate.CONSTANT), (evaluate.ORACLE, last)]
+    ladder = (evaluate.NONE, evaluate.PASSAGE, evaluate.RANDOM, *policies, evaluate.CONSTANT, evaluate.ORACLE)
     notes = evaluate.NOTES | {transferred: evaluate.ON_UNTRAINED_NOTE}
     return summarize(config, record, seconds, ladder, notes, pairs)
 

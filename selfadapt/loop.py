@@ -21,11 +21,12 @@ from selfadapt.checkpoint import units
 from selfadapt.domains.base import Applied, Domain
 from selfadapt.engine.adapt import adapt
 from selfadapt.engine.generate import generate
+from selfadapt.errors import InvalidEdit
 from selfadapt.models.lora import Adapters
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import OuterUpdate, Report
 from selfadapt.telemetry import meter
-from selfadapt.types import ContextEdit, Edit, Outcome, Task, Update
+from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +178,17 @@ def _sampled(policy: Policy, domain: Domain, tasks: Sequence[Task], settings: Se
 
 
 def applied(domain: Domain, tasks: Sequence[Task], edits: Sequence[Edit]) -> list[tuple[Edit, Applied]]:
-    """Pairs each edit with the update or context that the domain makes of it."""
+    """Pairs each edit with the update or context that the domain makes of it, or with the reason that it makes none."""
     by_id = {task.id: task for task in tasks}
-    return [(edit, domain.apply(by_id[edit.task_id], edit.text)) for edit in edits]
+    return [(edit, apply(domain, by_id[edit.task_id], edit.text)) for edit in edits]
+
+
+def apply(domain: Domain, task: Task, text: str | None) -> Applied:
+    """Returns what the domain makes of an edit (see `Domain.apply`), or `Rejected` with the reason."""
+    try:
+        return domain.apply(task, text)
+    except InvalidEdit as error:
+        return Rejected(str(error))
 
 
 def score(
@@ -245,10 +254,14 @@ def _answers(
 ) -> tuple[list[str], list[list[list[str]]]]:
     """Returns for each edit its status, and for each inner run the answers to the task's questions."""
     options: dict[str, Any] = dict(max_new_tokens=settings.answer_tokens, stop=settings.answer_stop)
-    status = ["ok"] * len(pairs)
+    status = [what.reason if isinstance(what, Rejected) else "ok" for _, what in pairs]
     answers: list[list[list[str]]] = [[] for _ in pairs]
     updates = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, Update)]
-    contexts = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, ContextEdit)]
+    contexts = [
+        (i, what.context if isinstance(what, ContextEdit) else "")
+        for i, (_, what) in enumerate(pairs)
+        if not isinstance(what, Update)
+    ]
     if updates:
         seeds = range(settings.seed_offset, settings.seed_offset + settings.inner_runs)
         jobs = [(i, what.replace(seed=what.seed + seed)) for i, what in updates for seed in seeds]
@@ -262,14 +275,16 @@ def _answers(
             status[i] = status[i] if reason == "ok" else reason
             answers[i].append(texts)
     if contexts:
-        prompts = [domain.questions(by_id[pairs[i][0].task_id], what.context) for i, what in contexts]
-        flat = [prompt for each in prompts for prompt in each]
+        prompts = [domain.questions(by_id[pairs[i][0].task_id], context) for i, context in contexts]
+        # All rejected edits of a task ask the same.
+        flat = list(dict.fromkeys(prompt for each in prompts for prompt in each))
         if student.adapter is None:
-            stream: Iterator[str] = iter(generate(student.model, flat, **options))
+            texts = generate(student.model, flat, **options)
         else:
-            stream = iter(generate(student.model, [flat], adapters=student.adapter, **options)[0])
+            (texts,) = generate(student.model, [flat], adapters=student.adapter, **options)
+        answer = dict(zip(flat, texts, strict=True))
         for (i, _), each in zip(contexts, prompts, strict=True):
-            answers[i].append([next(stream) for _ in each])
+            answers[i].append([answer[prompt] for prompt in each])
     return status, answers
 
 

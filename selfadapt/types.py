@@ -1,4 +1,4 @@
-"""The types that all parts share: `Task`, `Edit`, `Update`, `ContextEdit`, `Outcome`.
+"""The types that all parts share: `Task`, `Edit`, `Update`, `ContextEdit`, `Rejected`, `Outcome`.
 
 They are plain, immutable host values. Arrays on devices (parameters, LoRA adapters) are pytrees, defined in
 `selfadapt.models`.
@@ -203,6 +203,17 @@ class ContextEdit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rejected:
+    """An edit that cannot be applied; it is scored as the student as it is.
+
+    Attributes:
+      reason: why, as the outcome's status.
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
     """The result of one edit: the adapted model's answers, their verdicts, the reward.
 
@@ -210,7 +221,7 @@ class Outcome:
       edit: the edit.
       reward: what the outer loop maximises.
       answers: the adapted model's answers, one per question and inner run.
-      verdicts: the grade of each answer, in [0, 1].
+      verdicts: the grades in [0, 1] that the domain gave them, run by run; the reward is their mean.
       status: "ok", or why the edit could not be applied.
       policy_version: the version of the policy whose weights were adapted.
     """

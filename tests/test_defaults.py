@@ -13,15 +13,16 @@ from selfadapt.defaults import PRESETS, experiment, resolve
 QUICKSTART = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
-def test_presets_set_the_same_fields_to_values_of_the_same_types():
-    seal, tiny = PRESETS["seal"], PRESETS["tiny"]
+@pytest.mark.parametrize("domain", ["", "_arc"])
+def test_presets_set_the_same_fields_to_values_of_the_same_types(domain):
+    seal, tiny = PRESETS[f"seal{domain}"], PRESETS[f"tiny{domain}"]
     assert set(seal) == set(tiny)
     assert {name: type(value) for name, value in seal.items()} == {name: type(value) for name, value in tiny.items()}
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_a_resolved_config_leaves_no_hyper_parameter_open(preset):
-    config = experiment()
+    config = experiment("arc" if preset.endswith("arc") else "knowledge")
     config.preset = preset
     resolved = resolve(config)
     for group in ("sampling", "answer", "inner", "outer", "evaluation", "domain", "data"):
@@ -55,6 +56,28 @@ def test_a_field_that_is_set_wins_over_the_preset_and_none_means_the_presets():
 def test_an_unknown_preset_is_an_error_that_lists_them():
     with pytest.raises(ValueError, match=r"config\.preset is 'sael'; it must be auto or one of seal, tiny"):
         resolve(load_config(QUICKSTART, {"preset": "sael"}))
+
+
+def test_a_preset_is_of_the_configs_domain_and_auto_finds_it():
+    config = experiment("arc")
+    config.model = "some/model"
+    assert resolve(config).preset == "seal_arc"
+    config.model = "tiny_grids"
+    assert resolve(config).preset == "tiny_arc" and resolve(config).inner.rank == PRESETS["tiny_arc"]["inner.rank"]
+    config.preset = "seal"
+    with pytest.raises(ValueError, match=r"config\.preset is 'seal'; it must be auto or one of seal_arc, tiny_arc"):
+        resolve(config)
+    with pytest.raises(ValueError, match=r"there is no domain 'arcs' \(there are knowledge, arc\)"):
+        experiment("arcs")
+
+
+def test_the_fields_of_a_domain_are_checked_against_a_workdir_with_its_own_defaults(tmp_path):
+    config = resolve(experiment("arc"))
+    save_config(tmp_path, config)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["domain"]["lenient"]  # as if this field had not existed when the run began
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    check_workdir(tmp_path, config)
 
 
 def test_update_checks_and_splits_its_targets():

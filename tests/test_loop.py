@@ -9,10 +9,12 @@ import pytest
 
 from selfadapt import Adapters, ContextEdit, Edit, Question, Task, Update, loop
 from selfadapt.engine.generate.sampling import Generation
+from selfadapt.errors import InvalidEdit
 from selfadapt.loop import Settings
 from selfadapt.models.lora import Lora, Spec
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import Report
+from selfadapt.types import Rejected
 
 SETTINGS = Settings(
     seed=7,
@@ -35,6 +37,8 @@ class Domain:
         return f"prompt of {task.id}"
 
     def apply(self, task, text):
+        if text.startswith("?"):
+            raise InvalidEdit(f"{text} is no edit")
         return ContextEdit(text[1:]) if text.startswith("!") else Update([text], seed=10)
 
     def baseline(self, task):
@@ -132,6 +136,18 @@ def test_a_failed_run_is_the_status_and_contexts_are_asked_about_without_trainin
     assert [outcome.status for outcome in outcomes] == ["diverged", "ok", "ok"]
     assert [len(outcome.answers) for outcome in outcomes] == [4, 2, 4]
     assert calls.generate[-1][0] == ["memo t1 a?", "memo t1 b?"]
+
+
+def test_an_edit_that_cannot_be_applied_is_scored_as_the_student_as_it_is_and_asked_once_for_each_task(calls):
+    edits = [Edit("t0", 0, "", "?x"), Edit("t0", 1, "", "?y"), Edit("t1", 0, "", "good")]
+    pairs = loop.applied(Domain(), TASKS, edits)
+    assert [what for _, what in pairs] == [Rejected("?x is no edit"), Rejected("?y is no edit"), pairs[2][1]]
+    outcomes = loop.score(Policy("model"), Domain(), TASKS, pairs, SETTINGS)
+    assert [outcome.status for outcome in outcomes] == ["?x is no edit", "?y is no edit", "ok"]
+    assert [outcome.reward for outcome in outcomes] == [0.5] * 3 and outcomes[0].answers == ("a", "b")
+    ((updates, _),) = calls.adapt
+    assert len(updates) == SETTINGS.inner_runs  # those of the good edit
+    assert calls.generate[-1] == (["t0 a?", "t0 b?"], dict(max_new_tokens=5, stop=("\n",)))
 
 
 def test_a_round_hands_baselines_and_outcomes_to_the_outer_update_and_keeps_its_state(calls):

@@ -8,13 +8,14 @@ import pytest
 from selfadapt import load_model, loop
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import make_domain
+from selfadapt.domains import arc, make_domain
 from selfadapt.experiment import make_settings, train
 from selfadapt.files import read_jsonl
 from selfadapt.outer import make_outer
 from tests.worlds import random_world_model
 
-CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "seal" / "paper" / "knowledge_qwen2p5_7b.py"
+FOLDER = pathlib.Path(__file__).parent.parent / "configs" / "seal" / "paper"
+CONFIG, ARC = FOLDER / "knowledge_qwen2p5_7b.py", FOLDER / "arc_llama3p2_1b.py"
 
 
 @pytest.fixture
@@ -79,3 +80,77 @@ def test_seals_padding_can_be_chosen_for_every_update(dry):
     tasks = domain.tasks("heldout", 1)
     assert all(len(sequence.ids) == 2048 for sequence in domain.apply(tasks[0], "A line.").sequences)
     assert make_settings(config).inner_runs == 3 and loop.applied(domain, tasks, []) == []
+
+
+@pytest.fixture
+def arc_dry(tmp_path):
+    """The ARC config with a random model of 2 layers and small tasks; all else as published."""
+    pairs = [{"input": [[n, 0]], "output": [[0, n]]} for n in (1, 2)]
+    paths = {}
+    for prefix in ("", "eval_"):
+        challenges = {f"{prefix}{n}": {"train": pairs, "test": [{"input": [[n + 3, 0]]}]} for n in range(3)}
+        solutions = {f"{prefix}{n}": [[[0, n + 3]]] for n in range(3)}
+        for name, value in (("path", challenges), ("solutions", solutions)):
+            paths[f"data.{prefix}{name}"] = str(tmp_path / f"{prefix}{name}.json")
+            pathlib.Path(paths[f"data.{prefix}{name}"]).write_text(json.dumps(value))
+        paths[f"data.{prefix}ids"] = f"{prefix}0,{prefix}1,{prefix}2"
+    return paths | {
+        "model": str(random_world_model(tmp_path / "model", max_position_embeddings=2048)),
+        "contexts": "3",
+        "evaluation.contexts": "3",
+        "domain.chat": "False",  # the tokenizer has no template
+        "sampling.max_new_tokens": "16",
+        "answer.max_new_tokens": "8",
+        "dtype": "float32",
+    }
+
+
+def test_the_published_arc_settings_are_what_is_run(arc_dry):
+    published = resolve(load_config(ARC))
+    assert (published.rounds, published.contexts, published.edits, published.inner_runs) == (1, 11, 15, 1)
+    assert (published.evaluation.contexts, published.evaluation.edits) == (8, 5)
+    assert (len(published.data.ids), len(published.data.eval_ids)) == (11, 8)
+    assert (published.sampling.temperature, published.sampling.max_new_tokens) == (0.8, 128)
+    config = resolve(load_config(ARC, arc_dry))
+    domain = make_domain(config, load_model(config.model))
+    (task,) = domain.tasks("heldout", 1)
+    update = domain.apply(task, domain.oracle(task))
+    assert (update.rank, update.alpha, update.batch_size) == (128, 16.0, 2)
+    assert (update.schedule, update.warmup_steps, update.gradient_accumulation) == ("cosine", 11, 1)
+    assert (update.learning_rate, update.epochs, update.loss) == (1e-4, 2, "target")
+    assert set(update.targets) == {"q_proj", "v_proj", "gate_proj", "down_proj", "up_proj"}
+    outer = make_outer(config)
+    training = outer.training
+    assert outer.select.method == "solved" and (training.rank, training.alpha) == (16, 16.0)
+    assert (training.learning_rate, training.epochs, training.batch_size) == (5e-5, 8, 5)
+    assert training.schedule == "cosine"
+
+
+def test_a_round_of_arc_has_all_rows_and_files_on_a_shrunken_model(arc_dry, tmp_path):
+    small = {"edits": "1", "evaluation.edits": "1", "evaluation.search": "1", "evaluation.controls": "False"}
+    few_shapes = {"domain.max_examples": "1", "domain.max_tokens": "128", "domain.permutations": "1"}
+    grid = {"domain.rates": "1e-3,", "domain.epochs": "1,"}
+    summary = train(load_config(ARC, arc_dry | small | few_shapes | grid), tmp_path / "run")
+    rows = {row["name"]: row for row in summary["ladder"]}
+    assert list(rows) == ["none", "random", "untrained", "round1", "constant", "oracle"]
+    assert [rows[name]["details"]["pairs"] for name in rows] == [3] * 6
+    search = rows["constant"]["details"]
+    assert (search["candidates"], search["training_tasks"], search["inner_updates"]) == (3, 1, 3)
+    edits = list(read_jsonl(tmp_path / "run" / "edits.jsonl"))
+    written = [edit for edit in edits if edit["policy"] in ("untrained", "round1")]
+    unadapted = {edit["task"]: edit["answers"] for edit in edits if edit["policy"] == "none"}
+    # A random model writes no directive: its edits are scored as the model that is not adapted, and not learned from.
+    assert len(written) == 3 * 3 and sum(summary["invalid"].values()) == 9
+    assert {edit["status"] for edit in written} == {"the directive is not JSON"}
+    assert all(edit["answers"] == unadapted[edit["task"]] for edit in written if edit["phase"] == "eval")
+    assert summary["rounds"][0]["selected"] == 0
+    constant = [edit for edit in edits if edit["policy"] == "constant"]
+    assert {edit["text"] for edit in constant} == {search["edit"]} and all(edit["status"] == "ok" for edit in constant)
+    random = [edit for edit in edits if edit["policy"] == "random"]
+    assert len({edit["text"] for edit in random}) > 1 and all(edit["status"] == "ok" for edit in random)
+    submission = json.loads((tmp_path / "run" / "submission.json").read_text())
+    config = resolve(load_config(ARC, arc_dry))
+    arc.check_submission(submission, arc.load_tasks(config.data.eval_path, config.data.eval_solutions))
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count('<svg class="cells"') >= 2 * (4 + 2) and "Held-out tasks" in page
+    assert "The best of 3 edits on 1 training tasks" in page and "invalid" in page

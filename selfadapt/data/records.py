@@ -6,10 +6,12 @@ import hashlib
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task
+
+Item = TypeVar("Item")
 
 
 class DataError(InvalidValueError):
@@ -166,3 +168,20 @@ def seal_subset(tasks: Sequence[Task], n: int, seed: int = 42) -> list[Task]:
     shuffled = list(tasks)
     random.Random(seed).shuffle(shuffled)
     return shuffled[:n]
+
+
+def in_turn(pool: Sequence[Item], count: int, round: int, name: str) -> list[Item]:
+    """Returns the `count` items of a round; in random order, and none comes again before all came once.
+
+    Args:
+      pool: all items; one or more.
+      count: items per round.
+      round: the round, from 0.
+      name: seeds the orders.
+
+    >>> sorted(in_turn(["a", "b", "c"], 1, 3, "seed") + in_turn(["a", "b", "c"], 2, 2, "seed"))
+    ['a', 'b', 'c']
+    """
+    first, last = round * count, (round + 1) * count
+    laps = [random.Random(f"{name} {lap}").sample(pool, len(pool)) for lap in range(last // len(pool) + 1)]
+    return [item for lap in laps for item in lap][first:last]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from selfadapt.config import find_factory
-from selfadapt.domains.base import Applied, Domain
+from selfadapt.domains.base import Applied, Domain, Recorded, Searchable
 
 if TYPE_CHECKING:
     from selfadapt.models.model import Model
 
-__all__ = ["Applied", "Domain", "make_domain"]
+__all__ = ["Applied", "Domain", "Recorded", "Searchable", "make_domain"]
 
-NAMES = ("knowledge",)
+NAMES = ("arc", "knowledge")
 
 
 def make_domain(config: Any, policy: Model, student: Model | None = None) -> Domain:

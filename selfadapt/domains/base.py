@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from selfadapt.types import ContextEdit, Task, Update
+from selfadapt.types import ContextEdit, Outcome, Rejected, Task, Update
 
-Applied = Update | ContextEdit
+Applied = Update | ContextEdit | Rejected
 
 
 class Domain(Protocol):
@@ -29,7 +30,12 @@ class Domain(Protocol):
 
         Args:
           task: the task that the edit was written for.
-          text: the edit; `None` for adapting without one (SEAL: training on the passage alone).
+          text: the edit; `None` for adapting without one (SEAL: training on the passage alone). Where a domain has
+            nothing to adapt to without an edit, it returns what `unchanged` does.
+
+        Raises:
+          InvalidEdit: the edit cannot be applied; the message is the reason. It is then scored as the unchanged model,
+            with the reason as the outcome's status.
         """
 
     def unchanged(self, task: Task) -> Applied:
@@ -42,10 +48,41 @@ class Domain(Protocol):
         """Returns the evaluation's prompts; `context` is that of a `ContextEdit`, or ""."""
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Returns a verdict in [0, 1] for each answer to each task's questions, in order."""
+        """Returns the verdicts on the answers to each task's questions, in [0, 1]; their mean is the reward.
+
+        There is one verdict for each answer, in order, or fewer where several answers are judged together.
+        """
 
     def oracle(self, task: Task) -> str | None:
         """Returns the edit that a perfect author would write, or `None`."""
 
     def describe(self, task: Task, text: str) -> dict[str, int]:
         """Returns counts of an edit's parts by kind, for reports; empty if the domain does not classify them."""
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """A domain whose edits are choices that suit any task, so that they can be enumerated and drawn at random.
+
+    The evaluation then has a row of random edits and one of the edit that is best for all tasks.
+    """
+
+    def candidates(self) -> list[str]:
+        """Returns the edits among which the best constant one is searched."""
+
+    def random_edit(self, draw: random.Random) -> str:
+        """Returns a random edit that can be applied."""
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """A domain that adds to what a run records."""
+
+    def record(self, task: Task, outcome: Outcome) -> dict[str, Any]:
+        """Returns further fields of an edit's line in `edits.jsonl`."""
+
+    def numbers(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        """Returns scalars about a row of the evaluation, beside the mean reward."""
+
+    def files(self, tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Returns JSON files for the workdir by name, made of the last policy's outcomes on the held-out tasks."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from selfadapt.errors import InvalidValueError
 from selfadapt.types import Outcome
 
-METHODS = ("best", "best_improving", "improvement", "top_fraction")
+METHODS = ("best", "best_improving", "improvement", "solved", "top_fraction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Selection:
     """One of the selections below, by name.
 
     Attributes:
-      method: "best" (`best_of`), "best_improving", "improvement" or "top_fraction".
+      method: "best" (`best_of`), "best_improving", "improvement", "solved" or "top_fraction".
       k: the most edits of each task, for the first two.
       margin: how much above the baseline an improvement has to be, for the middle two.
       fraction: of all edits, for the last.
@@ -50,11 +50,13 @@ class Selection:
             return best_improving(outcomes, baselines, self.k, self.margin)
         if self.method == "improvement":
             return improvement(outcomes, baselines, self.margin)
+        if self.method == "solved":
+            return solved(outcomes)
         return top_fraction(outcomes, self.fraction)
 
     def most(self, contexts: int, edits: int) -> int:
         """Returns the largest number of edits that can be selected from `contexts` tasks of `edits` edits each."""
-        if self.method == "improvement":
+        if self.method in ("improvement", "solved"):
             return contexts * edits
         if self.method == "top_fraction":
             return max(1, round(self.fraction * contexts * edits))
@@ -131,6 +133,21 @@ def improvement(outcomes: Iterable[Outcome], baselines: Mapping[str, float], mar
             f"{len(missing)} tasks have no baseline to improve on, the first of them {missing[0]!r}"
         )
     return [outcome for task, group in groups.items() for outcome in group if outcome.reward - baselines[task] > margin]
+
+
+def solved(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Selects every edit of reward 1, as SEAL does where a task is solved or not (few-shot ARC, section 4.2).
+
+    Args:
+      outcomes: as for `best_of`.
+
+    Returns:
+      The selected outcomes, task by task in order of first appearance, by sample.
+
+    Raises:
+      ValueError: the outcomes mix policy versions.
+    """
+    return [outcome for group in _by_task(_eligible(outcomes)).values() for outcome in group if outcome.reward >= 1.0]
 
 
 def top_fraction(outcomes: Iterable[Outcome], fraction: float) -> list[Outcome]:

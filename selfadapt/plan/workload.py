@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from selfadapt import loop
 from selfadapt.domains import make_domain
-from selfadapt.domains.knowledge.domain import SEAL_LENGTH, inner_update
+from selfadapt.domains.common import inner_update
+from selfadapt.domains.knowledge.domain import SEAL_LENGTH
 from selfadapt.errors import UserError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model
@@ -117,7 +119,7 @@ def _measured(config: Any, model: Model) -> Workload:
     edits = lengths([text for text in texts if text is not None]) or (config.sampling.max_new_tokens,)
     updates, questions = [], []
     for task, text in zip(tasks, texts, strict=True):
-        applied = domain.apply(task, text)
+        applied = loop.apply(domain, task, text)
         if not isinstance(applied, Update):
             raise UserError(
                 f"config.domain.name {config.domain.name!r} trains nothing, and plans are for what is trained"

@@ -12,13 +12,16 @@ from typing import Any
 
 from selfadapt.errors import UserError
 from selfadapt.files import read_jsonl
+from selfadapt.report.grids import check_grids
 
-REFERENCES = {"none", "passage", "oracle"}
+REFERENCES = {"none", "passage", "random", "constant", "oracle"}
 _LABELS = {
-    "none": ("No adaptation", "the model as it is, passage not shown"),
+    "none": ("No adaptation", "the model as it is"),
     "passage": ("Passage alone", "adapted to the passage itself"),
     "untrained": ("Untrained policy", "adapted to the edits of the first policy"),
-    "oracle": ("Oracle", "adapted to the gold questions and answers"),
+    "random": ("Random edits", "adapted to edits drawn at random"),
+    "constant": ("Best constant edit", "adapted to the edit that is best for all training tasks together"),
+    "oracle": ("Oracle", "adapted to the edits of a perfect author"),
 }
 
 
@@ -48,6 +51,11 @@ class Run:
         return [row["name"] for row in self.summary["ladder"] if row["name"] not in REFERENCES]
 
     @property
+    def noun(self) -> str:
+        """What the page calls a held-out task."""
+        return "task" if any("grids" in edit for edit in self.edits) else "passage"
+
+    @property
     def written(self) -> list[dict[str, Any]]:
         """The edits that a policy wrote, each once: without the rows of references and of controls."""
         return [edit for edit in self.edits if edit["policy"] not in REFERENCES and edit["phase"] != "control"]
@@ -74,6 +82,8 @@ def read_run(workdir: str | os.PathLike) -> Run:
             for field in ("task", "phase", "policy", "text"):
                 if not isinstance(edit.get(field), str):
                     raise UserError(f"{workdir / 'edits.jsonl'}, line {number}: the field {field!r} must be text")
+            if "grids" in edit:
+                check_grids(edit["grids"], f"{workdir / 'edits.jsonl'}, line {number}")
             edits.append(edit)
     events: collections.Counter[str] = collections.Counter()
     times: list[str] = []
@@ -137,11 +147,34 @@ def kinds_of_lines(run: Run) -> dict[str, collections.Counter]:
     """
     counts = {}
     for policy in run.policies:
-        edits = [edit for edit in run.written if edit["policy"] == policy and edit.get("kinds")]
-        edits = [edit for edit in edits if edit["phase"] == "eval"] or edits
-        if edits:
+        if edits := _described(run, policy):
             counts[policy] = sum((collections.Counter(edit["kinds"]) for edit in edits), collections.Counter())
     return counts
+
+
+def _described(run: Run, policy: str) -> list[dict[str, Any]]:
+    """Returns the edits of a policy that have their kinds recorded, on held-out tasks where there are any."""
+    edits = [edit for edit in run.written if edit["policy"] == policy and edit.get("kinds")]
+    return [edit for edit in edits if edit["phase"] == "eval"] or edits
+
+
+def choices(run: Run) -> list[tuple[str, str, dict[str, float]]]:
+    """Returns what the policies choose, where edits are made of choices (kinds such as "epochs: 2").
+
+    Returns:
+      (choice, value, the share of each policy's edits that have it), values of a choice together; empty if kinds are
+      not choices.
+    """
+    counts = kinds_of_lines(run)
+    names = sorted({name for count in counts.values() for name in count})
+    if not names or not all(": " in name for name in names):
+        return []
+    totals = {policy: len(_described(run, policy)) for policy in counts}
+    order = list(dict.fromkeys(name.split(": ")[0] for count in counts.values() for name in count))
+    return [
+        (*name.split(": ", 1), {policy: count[name] / totals[policy] for policy, count in counts.items()})
+        for name in sorted(names, key=lambda name: (order.index(name.split(": ")[0]), _natural(name)))
+    ]
 
 
 def passages(run: Run, count: int = 6) -> list[dict[str, dict[str, Any]]]:
@@ -192,6 +225,14 @@ def fields_of(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]
         else:
             fields.append((f"{prefix}{name}", value))
     return fields
+
+
+def _natural(name: str) -> tuple[float, str]:
+    """Orders values that are numbers by size."""
+    try:
+        return float(name.split(": ", 1)[1]), name
+    except ValueError:
+        return 0.0, name
 
 
 def _reward(edit: dict[str, Any]) -> float:

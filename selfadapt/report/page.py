@@ -14,6 +14,7 @@ import markupsafe
 
 from selfadapt.files import write_text
 from selfadapt.report import data, plots
+from selfadapt.report.grids import grid_svg
 from selfadapt.telemetry.progress import duration
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -41,7 +42,7 @@ def render(run: data.Run) -> str:
     )
     environment.filters["clean"] = clean
     style = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("plots.css", "page.css"))
-    summary, policies = run.summary, run.policies
+    summary, policies, choices = run.summary, run.policies, data.choices(run)
     first, last = (policies[0], policies[-1]) if policies else ("", "")
     number = plots.formatter(summary)
     invalid = [
@@ -51,7 +52,7 @@ def render(run: data.Run) -> str:
     ]
     return environment.get_template("page.html").render(
         title=clean(str(summary.get("name") or run.name), 120),
-        headline=headline(summary, policies),
+        headline=headline(summary, policies, run.noun),
         facts=_facts(run),
         style=markupsafe.Markup(style),
         summary=summary,
@@ -64,7 +65,11 @@ def render(run: data.Run) -> str:
         ladder=_drawing(plots.ladder, summary),
         differences=_drawing(plots.differences, summary),
         curve=_drawing(plots.curve, summary) if plots.has_curve(summary) else None,
-        kinds=_kinds(run),
+        noun=run.noun,
+        kinds=None if choices else _kinds(run),
+        choices=choices,
+        grid=lambda grid, name: markupsafe.Markup(grid_svg(grid, name)),
+        constant=next((row["details"] for row in summary["ladder"] if "edit" in row.get("details", {})), None),
         passages=data.passages(run),
         first=first,
         last=last,
@@ -84,14 +89,19 @@ def render(run: data.Run) -> str:
     )
 
 
-def headline(summary: dict[str, Any], policies: list[str]) -> tuple[str, str]:
+def headline(summary: dict[str, Any], policies: list[str], noun: str = "passage") -> tuple[str, str]:
     """Returns the run's result as a sentence, and a line of figures.
 
     A gain is only called one if its 95% interval is above zero.
+
+    Args:
+      summary: a checked summary.
+      policies: the ladder's rows of policies.
+      noun: what a held-out task is called.
     """
     number, signed = plots.formatter(summary), plots.formatter(summary, signed=True)
     means = {row["name"]: row["mean"] for row in summary["ladder"]}
-    where = "on held\N{NON-BREAKING HYPHEN}out passages."
+    where = f"on held\N{NON-BREAKING HYPHEN}out {noun}s."
     if len(policies) < 2:
         name = summary["ladder"][-1]["name"]
         return f"{data.label(name)[0]}: {number(means[name])} {where}", ""
@@ -102,7 +112,7 @@ def headline(summary: dict[str, Any], policies: list[str]) -> tuple[str, str]:
         return f"From the untrained policy to {data.label(last)[0].lower()}: {values}", ""
     points = " points" if data.is_share(summary) else ""
     figures = (
-        f"{data.label(last)[0]} minus {data.label(first)[0].lower()}, paired by passage: "
+        f"{data.label(last)[0]} minus {data.label(first)[0].lower()}, paired by {noun}: "
         f"{signed(row['difference'])}{points}, 95% interval {signed(row['low'])} to {signed(row['high'])}."
     )
     if row["low"] > 0:
@@ -134,7 +144,7 @@ def _facts(run: data.Run) -> list[tuple[str, str]]:
     passages = {row.get("n") for row in summary["ladder"]} - {None}
     facts = [
         ("Model", summary.get("model")),
-        ("Held-out passages", " to ".join(str(count) for count in sorted(passages)[:: max(len(passages) - 1, 1)])),
+        (f"Held-out {run.noun}s", " to ".join(str(count) for count in sorted(passages)[:: max(len(passages) - 1, 1)])),
         ("Rounds", len(summary["rounds"]) or None),
         ("Edits written", f"{len(run.written):,}" if run.written else None),
         ("Seed", summary.get("seed")),

@@ -219,7 +219,7 @@ def _series(summary: dict[str, Any]) -> list[tuple[str, str, list[tuple[int, flo
     ]
     series = [
         ("held-out", "held-out", held_out),
-        ("best", "training, best of each passage", of_rounds("reward_best")),
+        ("best", "training, best of each task", of_rounds("reward_best")),
         ("mean-reward", "training, mean", of_rounds("reward_mean")),
         ("baseline", "training, baseline", of_rounds("baseline")),
     ]

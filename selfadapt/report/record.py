@@ -5,15 +5,15 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from selfadapt.domains import Applied, Domain
+from selfadapt.domains import Applied, Domain, Recorded
 from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.telemetry.statistics import mean_and_stderr
-from selfadapt.types import ContextEdit, Edit, Outcome, Task, TokenSequence
+from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, TokenSequence
 
 
 @dataclasses.dataclass
@@ -23,6 +23,8 @@ class Record:
     Attributes:
       scores: for each row of the evaluation, the reward of each held-out task.
       rounds: numbers about each round.
+      details: what else is reported about a row, by its name, where there is anything.
+      outputs: the domain's files about the last policy, by name (`selfadapt.domains.Recorded`).
       invalid: how many edits could not be applied, by reason.
       seconds: seconds spent by earlier processes of the run, by phase.
       files: how many bytes of each file of lines belong to the checkpoint.
@@ -30,6 +32,8 @@ class Record:
 
     scores: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     rounds: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    outputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     invalid: dict[str, int] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     files: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -50,6 +54,7 @@ class Recorder:
         tasks: Sequence[Task],
         pairs: Sequence[tuple[Edit, Applied]],
         outcomes: Sequence[Outcome],
+        details: Mapping[str, Any],
     ) -> None:
         """Records one row of the evaluation; see `selfadapt.evaluate.Row`."""
         self._edits(pairs, outcomes, tasks, round, kind, name, frozenset())
@@ -58,11 +63,16 @@ class Recorder:
             rewards[outcome.edit.task_id].append(outcome.reward)
         self._record.scores[name] = [float(np.mean(rewards[task.id])) for task in tasks]
         mean, stderr = mean_and_stderr(self._record.scores[name])
-        self._writer.event("evaluated", round=round, phase=kind, name=name, mean=mean, stderr=stderr)
+        more = (self._domain.numbers(outcomes) if isinstance(self._domain, Recorded) else {}) | dict(details)
+        if more:
+            self._record.details[name] = more
+        self._writer.event("evaluated", round=round, phase=kind, name=name, mean=mean, stderr=stderr, **more)
 
     def copy(self, name: str, same_as: str) -> None:
         """Records a row that has the scores of another."""
         self._record.scores[name] = self._record.scores[same_as]
+        if same_as in self._record.details:
+            self._record.details[name] = self._record.details[same_as]
 
     def round(self, number: int, policy: str, tasks: Sequence[Task], done: Any, version: int) -> None:
         """Records one round.
@@ -125,11 +135,14 @@ class Recorder:
                     "policy_version": outcome.policy_version,
                     "kinds": self._domain.describe(task, edit.text),
                 }
+                | (self._domain.record(task, outcome) if isinstance(self._domain, Recorded) else {})
             )
 
 
 def _texts(what: Applied) -> list[str]:
     """Returns training sequences, or the new context, as texts; token ids as their number."""
+    if isinstance(what, Rejected):
+        return []
     if isinstance(what, ContextEdit):
         return [what.context]
     texts = []

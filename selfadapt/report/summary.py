@@ -39,7 +39,8 @@ def summarize(
 
     def row(name: str) -> dict[str, Any]:
         mean, stderr = mean_and_stderr(scores[name])
-        return {"name": name, "mean": mean, "stderr": stderr, "n": len(scores[name])}
+        details = {"details": record.details[name]} if name in record.details else {}
+        return {"name": name, "mean": mean, "stderr": stderr, "n": len(scores[name])} | details
 
     def difference(a: str, b: str) -> dict[str, Any]:
         middle, low, high = paired_difference(scores[a], scores[b])

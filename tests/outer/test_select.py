@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from selfadapt.outer.select import best_of, improvement, top_fraction
+from selfadapt.outer.select import Selection, best_of, improvement, solved, top_fraction
 from selfadapt.types import Edit, Outcome
 
 
@@ -45,6 +45,14 @@ def test_empty_and_invalid_edits_are_never_selected():
     assert picked(best_of(outcomes)) == [("a", 3)]
     assert picked(improvement(outcomes, {"a": 0.0})) == [("a", 3)]
     assert picked(top_fraction(outcomes, 1.0)) == [("a", 3)]
+
+
+def test_where_tasks_are_solved_or_not_every_edit_of_reward_one_is_selected():
+    outcomes = [outcome("a", i, reward) for i, reward in enumerate([1.0, 0.0, 1.0])]
+    outcomes += [outcome("b", 0, 1.0, status="not JSON"), outcome("b", 1, 0.999), outcome("c", 0, 1.0)]
+    assert picked(solved(outcomes)) == [("a", 0), ("a", 2), ("c", 0)]
+    assert picked(Selection("solved")(outcomes, {"a": 1.0})) == picked(solved(outcomes))
+    assert Selection("solved").most(3, 5) == 15
 
 
 def test_several_of_a_task_come_best_first():

@@ -2,14 +2,18 @@
 
 from selfadapt.domains.arc.augment import Transformation, augmentations
 from selfadapt.domains.arc.directive import Directive, parse_directive, render_directive
+from selfadapt.domains.arc.domain import Arc, make
 from selfadapt.domains.arc.format import Format, JsonFormat
 from selfadapt.domains.arc.grids import Grid, check_grid, parse_grid, render
+from selfadapt.domains.arc.sources import ArcFiles, TaskSource
 from selfadapt.domains.arc.submission import check_submission, make_submission, score
 from selfadapt.domains.arc.tasks import ArcTask, Pair, load_tasks
 from selfadapt.domains.arc.training import Example, check_steps, leave_out, training_tasks
 from selfadapt.domains.arc.vote import View, solved, views, vote
 
 __all__ = [
+    "Arc",
+    "ArcFiles",
     "ArcTask",
     "Directive",
     "Example",
@@ -17,6 +21,7 @@ __all__ = [
     "Grid",
     "JsonFormat",
     "Pair",
+    "TaskSource",
     "Transformation",
     "View",
     "augmentations",
@@ -25,6 +30,7 @@ __all__ = [
     "check_submission",
     "leave_out",
     "load_tasks",
+    "make",
     "make_submission",
     "parse_directive",
     "parse_grid",

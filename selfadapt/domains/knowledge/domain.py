@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfadapt.domains.base import Applied
+from selfadapt.domains.common import count_tokens, fits, inner_update, surely_fits
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.knowledge.sequences import SPLITS, training_sequences
 from selfadapt.domains.knowledge.sources import TaskSource, make_source
 from selfadapt.engine.generate import generate
 from selfadapt.errors import UserError
 from selfadapt.graders import JUDGE_FIELDS, GradeItem, Grader, get_grader
-from selfadapt.models.config import ModelConfig
-from selfadapt.models.lora import resolve_targets
 from selfadapt.models.model import Model
 from selfadapt.templates import SUFFIX, chat_text, load_template
 from selfadapt.types import ContextEdit, Task, TokenSequence, Update
@@ -27,12 +26,6 @@ BASELINES = ("passage", "unchanged")
 PADDINGS = ("none", "seal")
 SEAL_LENGTH = 2048  # tokens; SEAL pads every training sequence to this length
 VERDICT_TOKENS = 8  # the most tokens that a model's verdict takes
-
-
-def _surely_fits(text: str, limit: int) -> bool:
-    """Whether a text has at most `limit` tokens, found without its tokenizer; short texts have, others may have."""
-    # A token is at least a byte, apart from a few that tokenizers put around a text.
-    return len(text.encode("utf-8", "replace")) + 8 <= limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +53,7 @@ class EditPrompts:
 
     def fits(self, task: Task) -> bool:
         """Returns whether the prompt for a passage and an edit fit into the policy's context."""
-        return _surely_fits(self.write(task), self._limit) or self._tokens(task) <= self._limit
+        return fits(self.policy.tokenizer, self.write(task), self._limit)
 
     def check(self, task: Task, source: str) -> None:
         """Raises UserError if the prompt for a passage does not fit; the message names the source."""
@@ -77,7 +70,7 @@ class EditPrompts:
         return self.policy.config.max_position_embeddings - self.edit_tokens
 
     def _tokens(self, task: Task) -> int:
-        return len(self.policy.tokenizer(self.write(task), verbose=False)["input_ids"])
+        return count_tokens(self.policy.tokenizer, self.write(task))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +129,7 @@ class Knowledge:
     def _fitted(self, text: str) -> str | TokenSequence:
         """Returns a sequence, cut to the student's context where it is longer, and padded if asked to."""
         limit = self.student.config.max_position_embeddings
-        if self.padding == "none" and _surely_fits(text, limit):
+        if self.padding == "none" and surely_fits(text, limit):
             return text
         limit = min(limit, SEAL_LENGTH) if self.padding == "seal" else limit
         ids = tuple(self.student.tokenizer(text, verbose=False)["input_ids"][:limit])
@@ -262,13 +255,3 @@ def make_grader(config: Any, model: Model, default: str) -> Grader:
     if name == "model":
         options["generate_fn"] = lambda texts: generate(model, texts, max_new_tokens=VERDICT_TOKENS, stop="\n")
     return get_grader(name, **options)
-
-
-def inner_update(config: Any, architecture: ModelConfig) -> Update:
-    """Returns the inner update of a resolved config, without its sequences.
-
-    Raises:
-      InvalidValueError: a hyper-parameter is out of range, or a target is no projection of the architecture.
-    """
-    update = Update((), **config.inner)
-    return update.replace(targets=resolve_targets(update.targets, architecture))

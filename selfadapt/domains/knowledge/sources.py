@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -74,12 +73,7 @@ class Passages:
             )
         if split == "heldout":
             return list(pool[:count])
-        first, last = round * count, (round + 1) * count
-        laps = [self._lap(lap) for lap in range(last // len(pool) + 1)]
-        return [task for lap in laps for task in lap][first:last]
-
-    def _lap(self, number: int) -> list[Task]:
-        return random.Random(f"passages {self.seed} {number}").sample(self.train, len(self.train))
+        return data.in_turn(pool, count, round, f"passages {self.seed}")
 
     def oracle(self, task: Task) -> str:
         """Returns a line with the question and the first gold answer for each question of a passage."""
