@@ -134,6 +134,12 @@ FAULTS = (
         "selfadapt/loop.py",
         "tests/test_loop.py",
         (
+            "an edit that cannot be applied is reported as applied",
+            'status = [what.reason if isinstance(what, Rejected) else "ok" for _, what in pairs]',
+            'status = ["ok" for _, what in pairs]',
+            "test_an_edit_that_cannot_be_applied_is_scored_as_the_student_as_it_is_and_asked_once_for_each_task",
+        ),
+        (
             "each round samples with the keys of the first",
             'ids=[f"edit {policy.version} {task.id}" for task in tasks],',
             'ids=[f"edit {task.id}" for task in tasks],',
@@ -448,6 +454,66 @@ FAULTS = (
             "scores[index] = values[k, r] / (length[k, r] if normalize else 1)",
             "scores[index] = values[k, r] / (start[k, r] if normalize else 1)",
             "test_targets_score_as_in_a_plain_pass",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/arc/augment.py",
+        "tests/domains/arc/test_augment.py",
+        (
+            "a shift is not undone",
+            'return _bijection("shift", roll(1), roll(-1))',
+            'return _bijection("shift", roll(1), roll(1))',
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/arc/training.py",
+        "tests/domains/arc/test_training.py",
+        (
+            "grids beyond 30 x 30 are trained on",
+            "return [example for example in examples if all(map(fits, example.grids))]",
+            "return examples",
+        ),
+        (
+            "colours are permuted where nothing is augmented",
+            "example = _copy(example, draw, directive.augments)",
+            "example = _copy(example, draw, True)",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/arc/vote.py",
+        "tests/domains/arc/test_domain.py",
+        (
+            "a prediction is not transformed back",
+            "return None if prediction is None or inverse is None else inverse(prediction)",
+            "return prediction",
+        ),
+        (
+            "the second attempt does not count",
+            "return solution in list(attempts)[:ATTEMPTS]",
+            "return solution in list(attempts)[:1]",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/arc/domain.py",
+        "tests/domains/arc/test_domain.py",
+        (
+            "a task is solved when one of its tests is",
+            "return [[float(all(self._solved(task, texts)))] for task, texts in zip(tasks, answers, strict=True)]",
+            "return [[float(any(self._solved(task, texts)))] for task, texts in zip(tasks, answers, strict=True)]",
+        ),
+        (
+            "the directive's rate is not used",
+            "learning_rate=directive.learning_rate,",
+            "learning_rate=self.update.learning_rate,",
+        ),
+    ),
+    *_faults(
+        "selfadapt/evaluate.py",
+        "tests/test_evaluate.py",
+        (
+            "the best constant edit is searched on held-out tasks",
+            'edits = [Edit(task.id, number, "", text) for number, text in enumerate(texts) for task in self._search]',
+            'edits = [Edit(task.id, number, "", text) for number, text in enumerate(texts) for task in self.tasks]',
         ),
     ),
     *_faults(

@@ -106,3 +106,14 @@ def test_all_real_tasks_load_render_and_parse_back(seal_data, split):
         assert len(task.tests) == len(task.solutions) >= 1
         for grid in (*(grid for pair in task.train for grid in pair), *task.tests, *task.solutions):
             assert arc.parse_grid(arc.render(grid)) == grid
+
+
+@pytest.mark.parametrize(
+    ("split", "name", "count"),
+    [("training", "filtered_1B_training_set", 12), ("evaluation", "filtered_1B_eval_set", 10)],
+)
+def test_seals_filtered_sets_are_the_tasks_of_their_ids(seal_data, split, name, count):
+    folder = seal_data / "seal" / "few_shot"
+    whole = [folder / f"arc-agi_{split}_{part}.json" for part in ("challenges", "solutions")]
+    filtered = load_tasks(*(path.with_stem(f"{path.stem}_{name}") for path in whole))
+    assert len(filtered) == count and load_tasks(*whole, ids=[task.id for task in filtered]) == filtered
