@@ -71,7 +71,7 @@ class Searchable(Protocol):
         """Returns the edits among which the best constant one is searched."""
 
     def random_edit(self, draw: random.Random) -> str:
-        """Returns a random edit that can be applied."""
+        """Returns a random edit."""
 
 
 @runtime_checkable
