@@ -560,6 +560,10 @@ FAULTS = (
             "train = [task for task in train if task.id not in known]",
             "train = list(train)",
         ),
+    ),
+    *_faults(
+        "selfadapt/data/records.py",
+        "tests/domains/knowledge/test_sources.py",
         (
             "every round has the same passages",
             "first, last = round * count, (round + 1) * count",
