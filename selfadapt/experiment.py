@@ -52,8 +52,9 @@ def train(
     Args:
       config: the experiment; `selfadapt/defaults.py` explains its fields.
       workdir: where everything is written: `config.json`, `metrics.jsonl`, `edits.jsonl`, `summary.json`,
-        `report.html`, `policy` (the trained policy, a Hugging Face directory; a PEFT directory if its adapter is
-        not merged), `student` likewise if it was trained apart from the policy, and `checkpoints`.
+        `report.html`, the domain's files (`selfadapt.domains.Recorded`), `policy` (the trained policy, a Hugging Face
+        directory; a PEFT directory if its adapter is not merged), `student` likewise if it was trained apart from the
+        policy, and `checkpoints`.
       domain: a domain to use in place of the one that `config.domain` names.
       outer: an outer update to use in place of the one that `config.outer` names.
 

@@ -57,7 +57,10 @@ class Domain(Protocol):
         """Returns the edit that a perfect author would write, or `None`."""
 
     def describe(self, task: Task, text: str) -> dict[str, int]:
-        """Returns counts of an edit's parts by kind, for reports; empty if the domain does not classify them."""
+        """Returns counts of an edit's parts by kind, for reports; empty if the domain does not classify them.
+
+        Where an edit is made of choices, the kinds are their values, such as "epochs: 2".
+        """
 
 
 @runtime_checkable

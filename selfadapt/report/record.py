@@ -15,6 +15,8 @@ from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.telemetry.statistics import mean_and_stderr
 from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, TokenSequence
 
+MOST_CHARACTERS = 50_000  # of an edit's training sequences in `edits.jsonl`
+
 
 @dataclasses.dataclass
 class Record:
@@ -124,7 +126,7 @@ class Recorder:
                     "policy": policy,
                     "sample": edit.sample,
                     "text": edit.text,
-                    "sequences": _texts(what),
+                    "sequences": training_texts(what),
                     "reward": outcome.reward,
                     "selected": (task.id, edit.sample) in learned,
                     "questions": [question.question for question in task.questions],
@@ -139,14 +141,21 @@ class Recorder:
             )
 
 
-def _texts(what: Applied) -> list[str]:
-    """Returns training sequences, or the new context, as texts; token ids as their number."""
+def training_texts(what: Applied, most: int = MOST_CHARACTERS) -> list[str]:
+    """Returns training sequences, or the new context, as texts; token ids as their number.
+
+    Args:
+      what: what an edit was turned into.
+      most: characters after which the sequences that are left are only counted.
+    """
     if isinstance(what, Rejected):
         return []
     if isinstance(what, ContextEdit):
         return [what.context]
-    texts = []
-    for each in what.sequences:
+    texts: list[str] = []
+    for number, each in enumerate(what.sequences):
+        if sum(map(len, texts)) > most:
+            return [*texts, f"({len(what.sequences) - number} more)"]
         if isinstance(each, TokenSequence):
             texts.append(f"{len(each.ids)} tokens")
         else:
