@@ -50,7 +50,7 @@ class Visibility:
             return values if count is None else jax.lax.dynamic_slice_in_dim(values, start, count, axis=-1)
 
         visible = (queries(order)[:, None] >= order[None, :])[None]
-        if self.segments is not None:
+        if self.segments is not None and self.key_segments is not None:
             visible = visible & (queries(self.segments)[:, :, None] == self.key_segments[:, None, :])
         distance = None
         if window is not None:
