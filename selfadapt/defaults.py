@@ -186,6 +186,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "outer.rest_em.select": "solved",
     },
 }
+# The updates by gradient train an adapter like ReST-EM's. SEAL's paper has no values for them (it found GRPO and PPO
+# unstable): a tenth of its learning rate is a start.
+_POLICY_UPDATES = ("reinforce", "rloo", "grpo", "ppo", "dpo")
+_POLICY_TRAINING: dict[str, dict[str, Any]] = {
+    "seal": dict(learning_rate=3e-5, batch_size=50),
+    "tiny": dict(learning_rate=1e-3, batch_size=32),
+}
+for _name, _values in PRESETS.items():
+    _own = {name: _values[f"outer.rest_em.{name}"] for name in ("rank", "alpha", "targets")}
+    _own |= _POLICY_TRAINING[_name.partition("_")[0]] | dict(schedule="constant", epochs=2)
+    for _outer in _POLICY_UPDATES:
+        _values |= _update(f"outer.{_outer}", **_own)
+        del _values[f"outer.{_outer}.gradient_accumulation"]
 EMBEDDED = ("tiny", "tiny_grids")  # models that come with the package, which the presets "tiny" are for
 
 
@@ -248,6 +261,26 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "seed": 0})
     config.outer.rest_em.merge = True  # into the weights; or keep it as an adapter, with the student left as it was
     config.outer.rest_em.keep_master = True  # float32 copies of merged weights, where `dtype` is another
+
+    # The updates by gradient (docs/outer_updates.md). train: "lora" (the fields of an `Update`) or "all" weights.
+    # batch_size: edits, or pairs, of an optimizer step. update_student: as ReST-EM's merge, the student is the trained
+    # policy; else it stays as it was. normalize: the loss is averaged over "tokens", within each "edit" first, or
+    # divided by a "constant". kl, entropy: coefficients of the divergence from the starting policy and of the entropy.
+    for name in _POLICY_UPDATES:
+        config.outer[name] = ConfigDict({"train": "lora", "update_student": False, "seed": 0})
+        if name != "dpo":
+            normalize = "edit" if name == "grpo" else "tokens"
+            config.outer[name].update({"normalize": normalize, "kl": 0.0, "entropy": 0.0})
+    # baseline: "running" (the mean of earlier rounds, of which `decay` remains in a round), "task" (the reward without
+    # an edit), or "none".
+    config.outer.reinforce.update({"baseline": "running", "decay": 0.5})
+    # Ratios are clipped to 1 - clip and 1 + clip_high; divide_by_std: advantages are in standard deviations of a task.
+    config.outer.grpo.update({"clip": 0.2, "clip_high": 0.2, "divide_by_std": True})
+    # value_clip: of the value head; discount and trace: gamma and lambda; baseline: "task" or "none"; whiten: give
+    # advantages mean 0 and standard deviation 1.
+    config.outer.ppo.update({"clip": 0.2, "value_clip": 0.2, "discount": 1.0, "trace": 0.95})
+    config.outer.ppo.update({"baseline": "task", "whiten": True})
+    config.outer.dpo.update({"beta": 0.1, "margin": 0.0})  # margin: least difference of rewards of a pair
 
     config.evaluation = ConfigDict({"edits": 1, "controls": True})  # controls: rows beside the ladder
     # Training tasks on which the best constant edit is searched, in a domain whose edits can be; 0 for no such row.

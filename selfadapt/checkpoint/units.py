@@ -77,6 +77,17 @@ class Units:
         del model
         return train(None)
 
+    def snapshots(self, name: str) -> Snapshots | None:
+        """Returns where arrays in training can be saved, for work of this place that has its own loop; `None`: nowhere.
+
+        They are removed when the round's units are forgotten.
+
+        Args:
+          name: the work's name, unique in this place.
+        """
+        del name
+        return None
+
 
 _current: contextvars.ContextVar[Units] = contextvars.ContextVar("units", default=Units())  # noqa: B039 (immutable)
 
@@ -169,6 +180,10 @@ class DurableUnits(Units):
         self._drop_arrays(f"{self._place}flight.")
         self._arrays.add(name)
         return adapters
+
+    def snapshots(self, name: str) -> Snapshots:
+        """Returns where arrays in training are saved; see `Units.snapshots`."""
+        return Snapshots(self._store, f"{self._place}{_file_name(name)}.flight.", self._arrays, self._shared)
 
     def forget(self, below: int) -> None:
         """Removes the units of the rounds before a round, which a checkpoint replaces."""

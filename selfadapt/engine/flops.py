@@ -59,6 +59,24 @@ def of_adapt(config: ModelConfig, specs: Sequence[Spec], lengths: Sequence[Seque
     return float(training(config, flat, adapter=_sizes(config, specs, owner)).sum())
 
 
+def of_policy(config: ModelConfig, spec: Spec | None, lengths: Sequence[int], *, backward: bool) -> float:
+    """Operations of running a policy over texts, with or without the backward pass.
+
+    Args:
+      config: the architecture.
+      spec: the adapter that is trained, `None` where all weights are.
+      lengths: the tokens of each text with its prompt; all are projected to the vocabulary.
+      backward: whether gradients are computed.
+    """
+    sizes = np.asarray(lengths, float)
+    adapter = 0 if spec is None else adapter_size(config, spec)
+    total = forward(config, 0, sizes, logits=sizes, adapter=adapter)
+    if backward:  # twice the forward pass, without the gradient of frozen weights
+        frozen = 0 if spec is None else 2 * sizes * (_projections(config) + _vocabulary(config))
+        total = 3 * total - frozen
+    return float(np.sum(total))
+
+
 def of_generate(
     config: ModelConfig, specs: Sequence[Spec], rows: Sequence[tuple[int, int]], written: Sequence[Sequence[int]]
 ) -> float:

@@ -15,7 +15,6 @@ from selfadapt.engine import runtime
 from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
 from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
 from selfadapt.errors import OutOfMemoryError
-from selfadapt.models.attention import LONGEST_AT_ONCE, score_bytes
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Adapters, abstract_lora, resolve_targets
 from selfadapt.parallel import distributed, sharding
@@ -66,11 +65,10 @@ def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, i
     """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`."""
     wide = config.num_heads * config.head_dim + 2 * config.num_kv_heads * config.head_dim
     layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * config.intermediate_size))
-    scores = tokens * score_bytes(config, time)
-    kept = scores if time <= LONGEST_AT_ONCE else 0  # of each layer; long rows compute them again
+    layer += tokens * 2 * 4 * config.num_heads * time
     if not remat:
-        return scores - kept + config.num_layers * (layer + kept)
-    return layer + scores + config.num_layers * tokens * itemsize * config.hidden_size
+        return config.num_layers * layer
+    return layer + config.num_layers * tokens * itemsize * config.hidden_size
 
 
 def divided(adapters: int, mesh: Any) -> tuple[int, int]:
@@ -193,3 +191,42 @@ def plan_adapt(
             "sequences or lower the rank or the batch size"
         )
     return plan(tokens, remat, chunk)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsPlan:
+    """How the rows that a policy is trained on are divided.
+
+    Attributes:
+      tokens: the most tokens of a micro-batch on each shard; a single row may have more.
+      remat: whether activations are recomputed in the backward pass.
+    """
+
+    tokens: int
+    remat: bool
+
+
+def plan_rows(config: ModelConfig, longest: int, itemsize: int, mesh: Any, budget: int) -> RowsPlan:
+    """Chooses the size of micro-batches and rematerialization so that a forward and backward pass fits in memory.
+
+    Args:
+      config: the architecture.
+      longest: tokens of the longest row.
+      itemsize: bytes of a parameter.
+      mesh: the mesh.
+      budget: bytes for activations on each device.
+
+    Raises:
+      OutOfMemoryError: not even one row fits.
+    """
+    _, tokens = STEP_TOKENS.get(runtime.platform(mesh), ACCELERATOR_STEP_TOKENS)
+    tokens = max(tokens, longest)
+    remat = activation_bytes(config, tokens, longest, False, itemsize) > budget
+    while tokens > longest and activation_bytes(config, tokens, longest, remat, itemsize) > budget:
+        tokens = max(longest, tokens // 2)
+    if (needed := activation_bytes(config, tokens, longest, remat, itemsize)) > budget:
+        raise OutOfMemoryError(
+            f"training on one text of {longest} tokens needs about {needed / 2**20:.0f} MiB and "
+            f"{budget / 2**20:.0f} MiB are free; shorten prompts or edits"
+        )
+    return RowsPlan(tokens, remat)

@@ -36,9 +36,9 @@ class Model:
       generation_config: the fields of its `generation_config.json`, `None` if it has none.
       name: the path or hub id that it was loaded from, "" for one made in memory.
       mesh: the devices that it is sharded over (`selfadapt.parallel.sharding.make_mesh`), `None` for a single one.
-      master: float32 copies, `[layers, in, out]`, of the projections that `selfadapt.models.peft.merge` has changed,
-        of which the parameters are the rounded values; `None` for a float32 model, or where none are kept. `save`
-        writes the parameters only.
+      master: float32 copies, by name, of the parameters that `selfadapt.models.peft.merge` (`[layers, in, out]`) or the
+        training of all weights has changed, of which the parameters are the rounded values; `None` for a float32
+        model, or where none are kept. `save` writes the parameters only.
     """
 
     def __init__(

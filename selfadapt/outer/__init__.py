@@ -9,7 +9,7 @@ from selfadapt.outer.base import OuterUpdate, Report, Trains
 
 __all__ = ["OuterUpdate", "Report", "Trains", "make_outer"]
 
-NAMES = ("rest_em",)
+NAMES = ("rest_em", "reinforce", "rloo", "grpo", "ppo", "dpo")
 
 
 def make_outer(config: Any) -> OuterUpdate:

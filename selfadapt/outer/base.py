@@ -54,7 +54,11 @@ class OuterUpdate(Protocol):
 
 
 class Trains(Protocol):
-    """An outer update that trains an adapter of the policy on edits, so that its cost can be planned."""
+    """An outer update that trains an adapter of the policy on edits, so that its cost can be planned.
+
+    Attributes:
+      merge: whether a second copy of the weights is made, of the trained policy.
+    """
 
     merge: bool
 

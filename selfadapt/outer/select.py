@@ -63,19 +63,31 @@ class Selection:
         return contexts * min(self.k, edits)
 
 
-def _eligible(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Drops what nothing can be learnt from, and refuses rewards of different policies.
+def check_versions(outcomes: Sequence[Outcome], what: str) -> None:
+    """Refuses outcomes of different policies.
 
     A reward depends on the weights it was measured with (SEAL, section 3.1), so rewards of two
     versions cannot be ranked against each other.
+
+    Args:
+      outcomes: the outcomes.
+      what: what compares them, for the error.
+
+    Raises:
+      InvalidValueError: they mix versions.
     """
-    outcomes = list(outcomes)
     versions = {(outcome.edit.policy_version, outcome.policy_version) for outcome in outcomes}
     if len(versions) > 1:
         listed = ", ".join(f"written by {wrote} and scored with {scored}" for wrote, scored in sorted(versions))
         raise InvalidValueError(
-            f"the outcomes mix policy versions: {listed}; a selection needs one version, so sample and score again"
+            f"the outcomes mix policy versions: {listed}; {what} needs one version, so sample and score again"
         )
+
+
+def _eligible(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Drops what nothing can be learnt from, and refuses rewards of different policies."""
+    outcomes = list(outcomes)
+    check_versions(outcomes, "a selection")
     return [
         outcome
         for outcome in outcomes

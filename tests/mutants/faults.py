@@ -89,6 +89,78 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/outer/losses.py",
+        "tests/outer/test_losses.py",
+        (
+            "ratios are clipped where the clip should not act",
+            "total = -jnp.minimum(ratio * advantage, jnp.clip(ratio, low, high) * advantage)",
+            "total = -jnp.maximum(ratio * advantage, jnp.clip(ratio, low, high) * advantage)",
+            "test_a_ratio_beyond_the_clip_has_no_gradient_where_it_would_go_further",
+        ),
+        (
+            "the divergence from the start has the wrong sign",
+            'total += self.kl * k3(data["reference"] - logprobs)',
+            'total += self.kl * k3(logprobs - data["reference"])',
+            "test_the_divergence_and_the_entropy_have_their_coefficients",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/rloo.py",
+        "tests/outer/test_losses.py",
+        (
+            "an edit is compared with a mean that includes it",
+            "return (rewards - rewards.mean()) * len(rewards) / (len(rewards) - 1)",
+            "return rewards - rewards.mean()",
+            "test_leaving_one_out_compares_with_the_mean_of_the_others",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/dpo.py",
+        "tests/outer/test_losses.py",
+        (
+            "preferences ignore the starting policy",
+            'gain = (statistics.logprobs - rows.data["reference"]).sum(-1).reshape(-1, 2)',
+            "gain = statistics.logprobs.sum(-1).reshape(-1, 2)",
+            "test_preferences_follow_the_formula_of_dpo_for_each_pair",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/ppo.py",
+        "tests/outer/test_losses.py",
+        (
+            "advantages do not look ahead",
+            "later = error + discount * trace * later",
+            "later = error",
+            "test_generalized_advantages_equal_the_sum_of_discounted_errors",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/policy_update.py",
+        "tests/outer/test_policy_gradient.py",
+        (
+            "each round starts from the untrained adapter",
+            "trained = Trained(trainable.weights(old, self.training), pytree.value)",
+            "trained = Trained(pytree.reference, pytree.value)",
+            "test_the_metrics_describe_the_round",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/policy/programs.py",
+        "tests/engine/policy/test_train.py",
+        (
+            "only the last micro-batch of a step counts",
+            "total = jax.tree.map(jnp.add, total, slope)",
+            "total = slope",
+            "test_micro_batches_add_up_to_the_gradient_of_one_batch",
+        ),
+        (
+            "the error of the value head changes the policy",
+            "features = jax.lax.stop_gradient(hidden).astype(jnp.float32)",
+            "features = hidden.astype(jnp.float32)",
+            "test_the_value_head_learns_from_its_error_and_the_policy_does_not",
+        ),
+    ),
+    *_faults(
         "selfadapt/outer/rest_em.py",
         "tests/outer/test_rest_em.py",
         (
@@ -232,23 +304,21 @@ FAULTS = (
             "test_an_update_equals_a_torch_peft_loop",
         ),
         (
-            "chunks of the loss are out of order",
-            "return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)",
-            "return result[::-1].swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)",
-            "tests/engine/adapt/test_token_losses.py",
-        ),
-        (
-            "the loss is never computed in chunks",
-            "if chunks <= 1:",
-            "if chunks >= 1:",
-            "tests/engine/adapt/test_token_losses.py",
-        ),
-        (
             "the gradient is not clipped before the optimizer",
             "changes, optimizer_state = optimizer.update(clipped, optimizer_state, factors)",
             "changes, optimizer_state = optimizer.update(gradient, optimizer_state, factors)",
             "tests/engine/adapt/test_optimizers.py",
         ),
+    ),
+    *_faults(
+        "selfadapt/engine/vocabulary.py",
+        "tests/engine/adapt/test_token_losses.py",
+        (
+            "chunks of the loss are out of order",
+            "return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)",
+            "return result[::-1].swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)",
+        ),
+        ("the loss is never computed in chunks", "if chunks <= 1:", "if chunks >= 1:"),
     ),
     *_faults(
         "selfadapt/engine/adapt/optimizers.py",
@@ -331,47 +401,13 @@ FAULTS = (
         ),
     ),
     *_faults(
-        "selfadapt/models/attention.py",
-        "tests/models/test_attention.py",
-        (
-            "tokens see those after them",
-            "visible = (queries(order)[:, None] >= order[None, :])[None]",
-            "visible = (queries(order)[:, None] >= 0 * order[None, :])[None]",
-            "tests/models/test_against_transformers.py::test_logits_equal_those_of_transformers",
-        ),
-        (
-            "rotary embeddings turn the wrong way",
-            "return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
-            "return jnp.concatenate([first * cos + second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
-            "tests/models/test_against_transformers.py::test_logits_equal_those_of_transformers",
-        ),
-        (
-            "every block of queries has the first block's mask",
-            "return attention(_queries(q, start), k, v, visibility.mask(window, start, QUERY_BLOCK))",
-            "return attention(_queries(q, start), k, v, visibility.mask(window, 0 * start, QUERY_BLOCK))",
-            "test_long_rows_give_outputs_and_gradients_of_attention_at_once",
-        ),
-        (
-            "queries of two blocks count twice in the gradient",
-            "first = (start + jnp.arange(QUERY_BLOCK) >= index * QUERY_BLOCK)[:, None]  # not in the block before",
-            "first = (start + jnp.arange(QUERY_BLOCK) >= 0)[:, None]",
-            "test_long_rows_give_outputs_and_gradients_of_attention_at_once",
-        ),
-        (
-            "the last block repeats queries of the one before",
-            "return jnp.concatenate([whole, blocks[-1, :, :, whole.shape[2] - time :]], axis=2)",
-            "return jnp.concatenate([whole, blocks[-1, :, :, : time - whole.shape[2]]], axis=2)",
-            "test_long_rows_give_outputs_and_gradients_of_attention_at_once",
-        ),
-    ),
-    *_faults(
         "selfadapt/models/decoder.py",
         "tests/models/test_against_transformers.py",
         (
-            "long rows attend at once",
-            "long = time > LONGEST_AT_ONCE",
-            "long = False",
-            "tests/models/test_attention.py::test_the_memory_of_a_long_row_grows_with_its_length_and_not_with_its_square",
+            "tokens see those after them",
+            "visible = (order[:, None] >= order[None, :])[None]  # [1 or N, T, T]",
+            "visible = (order[:, None] >= 0 * order[None, :])[None]  # [1 or N, T, T]",
+            "test_logits_equal_those_of_transformers",
         ),
         (
             "decoding attends to padding",
@@ -384,6 +420,12 @@ FAULTS = (
             "last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[..., None, None], axis=2)[:, :, 0]",
             "last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 2, 0)[..., None, None], axis=2)[:, :, 0]",
             "tests/engine/generate/test_sampling.py::test_log_probabilities_equal_a_teacher_forced_pass",
+        ),
+        (
+            "rotary embeddings turn the wrong way",
+            "return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
+            "return jnp.concatenate([first * cos + second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
+            "test_logits_equal_those_of_transformers",
         ),
     ),
     *_faults(

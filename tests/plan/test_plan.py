@@ -282,6 +282,17 @@ def test_the_policy_is_trained_on_as_many_edits_as_can_be_selected():
 
 
 @pytest.mark.parametrize(
+    ("name", "edits"), [("reinforce", 320), ("rloo", 320), ("grpo", 320), ("ppo", 320), ("dpo", 128)]
+)
+def test_updates_by_gradient_are_planned_as_the_training_of_an_adapter_on_their_edits(name, edits):
+    config = loaded({"outer.name": name})
+    outer = make_outer(config)
+    update = finetuning(config, outer, workload(config, report.read_model("tiny"), Assumed()))
+    assert len(update.sequences) == edits and update.rank == 16 and not outer.merge
+    assert update.batch_size == 32 * (2 if name == "dpo" else 1)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("v7:4x4", "there is no topology 'v7:4x4'; give 'local', or a TPU"),

@@ -6,7 +6,7 @@ every array, so one compiled program steps adapters with different learning rate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,6 +62,38 @@ def with_hyperparameters(state: Any, values: Mapping[str, jax.Array]) -> Any:
         if optax.tree_utils.tree_get_all_with_path(state, name, injected):
             state = optax.tree_utils.tree_set(state, injected, **{name: value})
     return state
+
+
+def with_parameter_axes(
+    function: Callable[[Any, tuple[str | None, ...]], Any],
+    tree: Any,
+    parameters: Any,
+    axes: Any,
+    others: tuple[str | None, ...] = (),
+) -> Any:
+    """Applies a function to each array of a tree and the array's logical axes (`selfadapt.parallel.sharding`).
+
+    Args:
+      function: called with an array and its axes.
+      tree: parameters, and what an optimizer keeps beside them: an array whose path in the tree ends in the path of a
+        parameter of the same shape, such as its moment, has that parameter's axes.
+      parameters: a pytree of parameters.
+      axes: the axes of each parameter, a tuple in its place.
+      others: the first axes of all other arrays.
+    """
+    by_path: dict[Any, tuple[Any, tuple[str | None, ...]]] = {}
+    jax.tree_util.tree_map_with_path(
+        lambda path, leaf, own: by_path.update({path: (leaf.shape, own)}), parameters, axes
+    )
+
+    def apply(path, leaf):
+        for start in range(len(path) + 1):
+            shape, own = by_path.get(path[start:], (None, ()))
+            if shape == leaf.shape:
+                return function(leaf, own)
+        return function(leaf, (*others, *[None] * leaf.ndim)[: leaf.ndim])
+
+    return jax.tree_util.tree_map_with_path(apply, tree)
 
 
 def state_copies(optimizer: optax.GradientTransformation, factors: Any) -> float:

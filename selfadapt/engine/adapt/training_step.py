@@ -7,7 +7,6 @@ schedule, number of steps, rank, alpha, targets, masks) is data.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from selfadapt.engine import runtime
-from selfadapt.engine.adapt.optimizers import HYPERPARAMETERS, with_hyperparameters
+from selfadapt.engine.adapt.optimizers import HYPERPARAMETERS, with_hyperparameters, with_parameter_axes
+from selfadapt.engine.vocabulary import LOGITS_BYTES, gold_logits, over_tokens
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Lora, factor_axes
@@ -26,7 +26,6 @@ from selfadapt.parallel import sharding
 Array = jax.Array
 
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
-LOGITS_BYTES = 64 * 2**20  # the most that a chunk of logits takes; chunks are recomputed in the backward pass
 
 
 @flax.struct.dataclass
@@ -51,10 +50,7 @@ class TrainingState:
 def token_losses(
     params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array, logits_bytes: int = LOGITS_BYTES
 ) -> Array:
-    """Returns the cross-entropy in nats of target tokens, in float32.
-
-    The projection to the vocabulary is done in chunks of tokens, whose logits are recomputed in the backward pass, if
-    the logits of all tokens would take more than `logits_bytes`.
+    """Returns the cross-entropy in nats of target tokens, in float32, `[adapters, rows, time]`.
 
     Args:
       params: the base parameters.
@@ -62,31 +58,12 @@ def token_losses(
       hidden: the decoder's output, `[adapters, rows, time, hidden]`.
       targets: token ids, `[adapters, rows, time]`.
       logits_bytes: the size of a chunk's logits on each data-parallel shard, in bytes.
-
-    Returns:
-      `[adapters, rows, time]`.
     """
 
-    def losses(hidden, targets):
-        scores = decoder.logits(params, config, hidden)
-        # A comparison instead of a gather: its gradient is elementwise and not a scatter.
-        gold = jnp.where(jnp.arange(config.vocab_size) == targets[..., None], scores, 0.0).sum(-1)
-        return jax.nn.logsumexp(scores, axis=-1) - gold
+    def losses(logits, targets):
+        return jax.nn.logsumexp(logits, axis=-1) - gold_logits(logits, targets)
 
-    shards = sharding.current_num_shards()  # a chunk has as many tokens of each
-    count = math.prod(targets.shape) // shards
-    chunks = math.ceil(count * config.vocab_size * 4 / logits_bytes)
-    if chunks <= 1:
-        return losses(hidden, targets)
-    size = math.ceil(count / chunks)
-
-    def cut(x, *features):  # to [chunks, shards, 1, size, ...], the layout of [adapters, rows, time] in each chunk
-        padding = [(0, 0), (0, size * chunks - count), *[(0, 0)] * len(features)]
-        x = jnp.pad(x.reshape(shards, count, *features), padding).reshape(shards, chunks, 1, size, *features)
-        return sharding.shard(x.swapaxes(0, 1), None, "adapters", *[None] * (2 + len(features)))
-
-    result = jax.lax.map(jax.checkpoint(lambda chunk: losses(*chunk)), (cut(hidden, hidden.shape[-1]), cut(targets)))
-    return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)
+    return over_tokens(losses, params, config, hidden, targets, logits_bytes)
 
 
 def adapter_losses(lora: Lora, params: decoder.Params, config: ModelConfig, batch: dict, remat: bool) -> Array:
@@ -234,22 +211,12 @@ def lower(
 
 def with_axes(function: Callable[[Any, tuple[str | None, ...]], Any], state: TrainingState) -> TrainingState:
     """Returns a state with a function applied to each array and its logical axes (`selfadapt.parallel.sharding`)."""
-    by_path = {}
+    axes: tuple[dict, ...] = ({}, {})
     for side, factors in enumerate(state.factors):
-        for name, leaf in factors.items():
+        for name in factors:
             layers, adapters, *features = factor_axes(name)[side]
-            path = (jax.tree_util.SequenceKey(side), jax.tree_util.DictKey(name))
-            by_path[path] = leaf.shape, (adapters, layers, *features)
-
-    def apply(path, leaf):
-        # Arrays of the optimizer that belong to a factor, such as its moments, end in that factor's path.
-        for start in range(len(path)):
-            shape, named = by_path.get(path[start:], (None, ()))
-            if shape == leaf.shape:
-                return function(leaf, named)
-        return function(leaf, ("adapters", *[None] * (leaf.ndim - 1)))
-
-    return jax.tree_util.tree_map_with_path(apply, state)
+            axes[side][name] = (adapters, layers, *features)
+    return with_parameter_axes(function, state, state.factors, axes, ("adapters",))
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "accumulate"))
