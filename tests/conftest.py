@@ -21,19 +21,18 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # The files that take longest, longest first (CPU time of a run from a fresh clone). `make test` gives whole files to
 # its workers in the order of collection, so that no module's fixtures are made twice and no long file comes last.
 LONGEST = (
-    "tests/test_sharded.py",
-    "tests/outer/test_rest_em.py",
-    "tests/checkpoint/test_resume.py",
     "tests/test_experiment.py",
     "tests/engine/adapt/test_train.py",
-    "tests/domains/test_own_domain.py",
+    "tests/test_sharded.py",
     "tests/engine/generate/test_sampling.py",
-    "tests/plan/test_plan.py",
-    "tests/telemetry/test_phases.py",
-    "tests/parallel/processes/test_train.py",
+    "tests/domains/test_own_domain.py",
+    "tests/checkpoint/test_resume.py",
     "tests/parallel/processes/test_processes.py",
-    "tests/test_paper_configs.py",
+    "tests/plan/test_plan.py",
     "tests/domains/tiny/test_model.py",
+    "tests/checkpoint/test_units.py",
+    "tests/engine/adapt/test_optimizers.py",
+    "tests/examples/test_by_hand.py",
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 from selfadapt import TokenSequence, Update
 
 
+@pytest.mark.slow
 def test_the_engine_benchmark_runs_and_writes_its_results(tmp_path, capsys):
     pytest.importorskip("peft")
     from benchmarks import engine

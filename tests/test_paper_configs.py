@@ -63,6 +63,7 @@ def test_the_published_settings_are_what_is_run(dry):
     assert (outer.epochs, outer.batch_size) == (2, 10)
 
 
+@pytest.mark.slow
 def test_every_batch_shape_of_a_round_is_built_on_a_shrunken_model(dry, tmp_path):
     offline = {f"grader.{field}": "None" for field in ("url", "model", "api_key_env", "cache")}
     config = load_config(CONFIG, dry | offline | {"grader.name": "containment", "edits": "2"})

@@ -5,11 +5,14 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 FOLDER = pathlib.Path(__file__).parent / "sharded"
 
 
-def test_on_eight_devices():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(FOLDER)]
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_on_eight_devices(which):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", which, FOLDER]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8"}
     for name in [name for name in environment if name.startswith("PYTEST_XDIST")]:
         del environment[name]

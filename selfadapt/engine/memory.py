@@ -15,6 +15,7 @@ from selfadapt.engine import runtime
 from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
 from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
 from selfadapt.errors import OutOfMemoryError
+from selfadapt.models.attention import LONGEST_AT_ONCE, score_bytes
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Adapters, abstract_lora, resolve_targets
 from selfadapt.parallel import distributed, sharding
@@ -65,10 +66,11 @@ def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, i
     """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`."""
     wide = config.num_heads * config.head_dim + 2 * config.num_kv_heads * config.head_dim
     layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * config.intermediate_size))
-    layer += tokens * 2 * 4 * config.num_heads * time
+    scores = tokens * score_bytes(config, time)
+    kept = scores if time <= LONGEST_AT_ONCE else 0  # of each layer; long rows compute them again
     if not remat:
-        return config.num_layers * layer
-    return layer + config.num_layers * tokens * itemsize * config.hidden_size
+        return scores - kept + config.num_layers * (layer + kept)
+    return layer + scores + config.num_layers * tokens * itemsize * config.hidden_size
 
 
 def divided(adapters: int, mesh: Any) -> tuple[int, int]:

@@ -11,7 +11,6 @@ features, H query heads, J key-value heads, E features per head, L layers, V voc
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,16 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from selfadapt.models.attention import (
+    LONGEST_AT_ONCE,
+    Visibility,
+    additive_mask,
+    attention,
+    attention_in_blocks,
+    full_precision,
+    rotate,
+    rotations,
+)
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora
 from selfadapt.parallel.sharding import lookup, product, shard
@@ -29,7 +38,6 @@ Params = dict[str, Any]
 # A scan over very few layers costs more than it saves: XLA cannot fuse across its iterations
 # (30% of a step at 4 tiny layers on CPU), while compile time only grows noticeably past this depth.
 UNROLL_UP_TO_LAYERS = 4
-MASKED = -1e30  # finite, so that a row that may attend to nothing gives a mean and not a NaN
 
 
 @flax.struct.dataclass
@@ -162,7 +170,7 @@ def decode(
     key_positions = jax.lax.dynamic_update_slice(cache.positions, flat, (0, slot))
     visible = (key_positions >= 0)[:, None, :]
     distance = flat[:, :, None] - key_positions[:, None, :]
-    rope = _rope(config, flat)
+    rope = rotations(config, flat)
 
     def layer(x, inputs):  # the layer's keys and values come in, and go out with the token in its slot
         k, v, (weights, adapter, window) = inputs
@@ -171,7 +179,7 @@ def decode(
             nonlocal k, v
             k = jax.lax.dynamic_update_slice(k, own_k.swapaxes(-1, -2), (0, 0, 0, slot))
             v = jax.lax.dynamic_update_slice(v, own_v, (0, 0, slot, 0))
-            return _attention(q, k.swapaxes(-1, -2), v, _bias(visible, distance, window))
+            return attention(q, k.swapaxes(-1, -2), v, additive_mask(visible, distance, window))
 
         return _block(config, x, weights, adapter, rope, attend), k, v
 
@@ -210,7 +218,7 @@ def logits(params: Params, config: ModelConfig, hidden: Array) -> Array:
     head = params["embed_tokens"] if config.tie_word_embeddings else params["lm_head"]
 
     def multiply(hidden, head):
-        precision = _precision(hidden)
+        precision = full_precision(hidden)
         return jnp.einsum("...d,dv->...v", hidden, head, precision=precision, preferred_element_type=jnp.float32)
 
     if hidden.ndim == 3:  # a position of each row
@@ -248,15 +256,11 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
     adapters, rows, time = tokens.shape
     # All rows have the same positions unless sequences are packed into them; their rotations are then shared.
     flat = jnp.arange(time)[None] if positions is None else positions.reshape(-1, time)  # [1 or N, T]
-    order = jnp.arange(time)
-    visible = (order[:, None] >= order[None, :])[None]  # [1 or N, T, T]
-    if segments is not None:
-        own = segments.reshape(-1, time)
-        keys = own if key_segments is None else key_segments.reshape(-1, time)
-        visible = visible & (own[:, :, None] == keys[:, None, :])
-    distance = flat[:, :, None] - flat[:, None, :] if config.windows is not None else None
-    bias = None if config.windows is not None else _bias(visible, None, None)
-    rope = _rope(config, flat)
+    own = None if segments is None else segments.reshape(-1, time)
+    visibility = Visibility(flat, own, own if key_segments is None else key_segments.reshape(-1, time))
+    long = time > LONGEST_AT_ONCE
+    shared = None if long or config.windows is not None else visibility.mask(None)  # by all layers
+    rope = rotations(config, flat)
     x = lookup(params["embed_tokens"], tokens)
 
     def layer(x, inputs):
@@ -266,7 +270,9 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
         def attend(q, k, v):
             nonlocal kept
             kept = (k, v) if keep_cache else None
-            return _attention(q, k, v, _bias(visible, distance, window) if bias is None else bias)
+            if long:
+                return attention_in_blocks(q, k, v, visibility, window)
+            return attention(q, k, v, visibility.mask(window) if shared is None else shared)
 
         return _block(config, x, weights, adapter, rope, attend), kept
 
@@ -277,14 +283,6 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
         unroll=config.num_layers if _unrolled(config) else 1,
     )
     return rms_norm(x, params["norm"], config.rms_norm_eps), kept
-
-
-def _precision(x: Array) -> jax.lax.Precision | None:
-    """Returns the precision that makes a product of float32 arrays one of float32 numbers.
-
-    TPUs and GPUs by default round the operands of such a product to bfloat16 or TF32. Gradients inherit it.
-    """
-    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
 def _unrolled(config: ModelConfig) -> bool:
@@ -303,7 +301,7 @@ def _block(
     adapters, rows, time, _ = x.shape
 
     def linear(x, name):
-        multiply = functools.partial(jnp.matmul, precision=_precision(x))
+        multiply = functools.partial(jnp.matmul, precision=full_precision(x))
         y = product(x, weights[name], *PROJECTION_AXES[name], multiply)
         if (bias := weights.get(f"{name}_bias")) is not None:
             y = y + bias
@@ -313,7 +311,7 @@ def _block(
 
     def low_rank(x, a, b, scale):
         # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
-        precision = _precision(a)
+        precision = full_precision(a)
         low = jnp.einsum("krti,kic->krtc", x.astype(a.dtype), a, precision=precision)
         low = low * scale.astype(a.dtype)[:, None, None, None]
         return jnp.einsum("krtc,kco->krto", low, b, precision=precision)
@@ -329,53 +327,9 @@ def _block(
     if config.qk_norm:
         q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
         k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
-    out = attend(_rotate(q, rope), _rotate(k, rope), v)  # [N, H, T, E]
+    out = attend(rotate(q, rope), rotate(k, rope), v)  # [N, H, T, E]
     out = out.swapaxes(1, 2).reshape(adapters, rows, time, config.num_heads * config.head_dim)
     x = shard(x + linear(out, "o_proj"), "adapters", "rows", "time", "hidden")
     h = rms_norm(x, weights["post_attention_layernorm"], config.rms_norm_eps)
     x = x + linear(jax.nn.silu(linear(h, "gate_proj")) * linear(h, "up_proj"), "down_proj")
     return shard(x, "adapters", "rows", "time", "hidden")
-
-
-def _attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
-    """Grouped-query attention. q `[N, H, T, E]`; k, v `[N, J, S, E]`; bias `[N or 1, T, S]`."""
-    rows, num_heads, time, features = q.shape
-    groups = num_heads // k.shape[1]
-    # The query heads of a group are concatenated along time, so that each key-value head is one product.
-    q = q.reshape(rows, k.shape[1], groups * time, features)
-    precision = _precision(q)
-    scores = jnp.einsum("njqe,njse->njqs", q, k, precision=precision, preferred_element_type=jnp.float32)
-    scores = scores / math.sqrt(features)
-    scores = scores.reshape(rows, k.shape[1], groups, time, -1) + bias[:, None, None]
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
-    return jnp.einsum("njqs,njse->njqe", weights, v, precision=precision).reshape(rows, num_heads, time, features)
-
-
-def _bias(visible: Array, distance: Array | None, window: Array | None) -> Array:
-    """Turns what a query may see into an additive mask, with a sliding window where the layer has one."""
-    if window is not None and distance is not None:
-        visible = visible & ((window == 0) | (distance < window))
-    return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
-
-
-def _rope(config: ModelConfig, positions: Array) -> tuple[Array, Array]:
-    """Returns the cosines and sines of rotary embeddings, each `[N, 1, T, E / 2]`, for positions `[N, T]`."""
-    half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32)
-    frequencies = 1.0 / config.rope_theta ** (half / config.head_dim)
-    if (scaling := config.rope_scaling) is not None:
-        # Llama 3: wavelengths longer than the original context are stretched by `factor`, short ones
-        # are kept, and those between are mixed.
-        wavelengths = 2 * math.pi / frequencies
-        original = scaling.original_max_position
-        mix = (original / wavelengths - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-        mix = jnp.clip(mix, 0.0, 1.0)
-        frequencies = (1 - mix) * frequencies / scaling.factor + mix * frequencies
-    angles = positions[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
-
-
-def _rotate(x: Array, rope: tuple[Array, Array]) -> Array:
-    """Applies rotary embeddings to `[N, heads, T, E]`, pairing feature i with i + E / 2 as Hugging Face does."""
-    cos, sin = rope
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

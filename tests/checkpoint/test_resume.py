@@ -98,6 +98,7 @@ STOPS = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothing(whole, model_directory, tmp_path):
     workdir, log = tmp_path / "run", tmp_path / "log"
     statuses, said = run_with_stops(model_directory, workdir, log, STOPS)

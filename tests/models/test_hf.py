@@ -336,7 +336,6 @@ print(peak - before, resident() - before)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 def test_loading_holds_the_model_once_plus_one_tensor(tmp_path):
     model = tiny_checkpoint(

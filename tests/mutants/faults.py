@@ -401,13 +401,47 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/models/attention.py",
+        "tests/models/test_attention.py",
+        (
+            "tokens see those after them",
+            "visible = (queries(order)[:, None] >= order[None, :])[None]",
+            "visible = (queries(order)[:, None] >= 0 * order[None, :])[None]",
+            "tests/models/test_against_transformers.py::test_logits_equal_those_of_transformers",
+        ),
+        (
+            "rotary embeddings turn the wrong way",
+            "return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
+            "return jnp.concatenate([first * cos + second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
+            "tests/models/test_against_transformers.py::test_logits_equal_those_of_transformers",
+        ),
+        (
+            "every block of queries has the first block's mask",
+            "return attention(_queries(q, start), k, v, visibility.mask(window, start, QUERY_BLOCK))",
+            "return attention(_queries(q, start), k, v, visibility.mask(window, 0 * start, QUERY_BLOCK))",
+            "test_long_rows_give_outputs_and_gradients_of_attention_at_once",
+        ),
+        (
+            "queries of two blocks count twice in the gradient",
+            "first = (start + jnp.arange(QUERY_BLOCK) >= index * QUERY_BLOCK)[:, None]  # not in the block before",
+            "first = (start + jnp.arange(QUERY_BLOCK) >= 0)[:, None]",
+            "test_long_rows_give_outputs_and_gradients_of_attention_at_once",
+        ),
+        (
+            "the last block repeats queries of the one before",
+            "return jnp.concatenate([whole, blocks[-1, :, :, whole.shape[2] - time :]], axis=2)",
+            "return jnp.concatenate([whole, blocks[-1, :, :, : time - whole.shape[2]]], axis=2)",
+            "test_long_rows_give_outputs_and_gradients_of_attention_at_once",
+        ),
+    ),
+    *_faults(
         "selfadapt/models/decoder.py",
         "tests/models/test_against_transformers.py",
         (
-            "tokens see those after them",
-            "visible = (order[:, None] >= order[None, :])[None]  # [1 or N, T, T]",
-            "visible = (order[:, None] >= 0 * order[None, :])[None]  # [1 or N, T, T]",
-            "test_logits_equal_those_of_transformers",
+            "long rows attend at once",
+            "long = time > LONGEST_AT_ONCE",
+            "long = False",
+            "tests/models/test_attention.py::test_the_memory_of_a_long_row_grows_with_its_length_and_not_with_its_square",
         ),
         (
             "decoding attends to padding",
@@ -420,12 +454,6 @@ FAULTS = (
             "last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[..., None, None], axis=2)[:, :, 0]",
             "last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 2, 0)[..., None, None], axis=2)[:, :, 0]",
             "tests/engine/generate/test_sampling.py::test_log_probabilities_equal_a_teacher_forced_pass",
-        ),
-        (
-            "rotary embeddings turn the wrong way",
-            "return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
-            "return jnp.concatenate([first * cos + second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)",
-            "test_logits_equal_those_of_transformers",
         ),
     ),
     *_faults(

@@ -1,35 +1,21 @@
-"""ReST-EM trains the policy: on the selected edits, not on their prompts, and so that new edits teach more."""
+"""ReST-EM trains the policy on the selected edits, and not on their prompts."""
 
 import dataclasses
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
-from selfadapt import load_model, log_likelihood, loop
+from selfadapt import load_model, log_likelihood
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
-from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import make_outer
-from selfadapt.outer.controls import ShuffledRewards
 from selfadapt.outer.rest_em import sft_sequence
-from selfadapt.telemetry.statistics import paired_difference
 from selfadapt.types import Edit, Outcome
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "configs" / "quickstart.py"
-CONTEXTS, HELDOUT = 16, 40
-
-
-@pytest.fixture(scope="module", autouse=True)
-def optimized():
-    """The suite compiles without most optimizations; here running takes longer than compiling."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +34,18 @@ def domain(config, start):
     return make_domain(config, start.policy.model)
 
 
-def heldout_rewards(config, domain, state, start):
-    """Returns the rewards of a policy's edits of held-out tasks, applied to the untrained weights."""
-    tasks = domain.tasks("heldout", HELDOUT)
-    settings = dataclasses.replace(Settings.of(config), edits=1, seed_offset=1000)
-    edits = loop.sample(state.policy, domain, tasks, settings)
-    outcomes = loop.score(start.student, domain, tasks, loop.applied(domain, tasks, edits), settings)
-    return [outcome.reward for outcome in outcomes]
-
-
 @pytest.fixture(scope="module")
 def trained(config, domain, start):
-    """One real round: its outcomes, and the states after learning from them with true and with shuffled rewards."""
-    outer = make_outer(config)
-    tasks = domain.tasks("train", CONTEXTS)
-    after, done = loop.run_round(start, domain, tasks, outer, Settings.of(config))
-    _, shuffled, _ = ShuffledRewards(outer, seed=2).update((), start, done.baselines, done.outcomes)
-    return done, after, shuffled
+    """The outcomes of a good and a bad edit for each task, and the state after learning from them."""
+    outcomes = []
+    for task in domain.tasks("train", 8):
+        for sample, (text, reward) in enumerate([("It is old.", 0.0), (domain.oracle(task), 1.0)]):
+            tokens = tuple(start.policy.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+            outcomes.append(Outcome(Edit(task.id, sample, domain.edit_prompt(task), text, tokens), reward))
+    _, after, report = make_outer(config).update(
+        (), start, {outcome.edit.task_id: 0.5 for outcome in outcomes}, outcomes
+    )
+    return outcomes, after, report
 
 
 def logprobs(model, outcomes):
@@ -78,21 +59,13 @@ def logprobs(model, outcomes):
 
 
 def test_the_m_step_raises_the_likelihood_of_selected_edits_and_not_of_prompts(start, trained):
-    done, after, _ = trained
-    chosen = [o for o in done.outcomes if (o.edit.task_id, o.edit.sample) in done.report.learned]
-    assert 5 < len(chosen) <= CONTEXTS
-    (edits_before, prompts_before), (edits, prompts) = (logprobs(s.policy.model, chosen) for s in (start, after))
-    assert edits > edits_before + 0.1
+    outcomes, after, report = trained
+    assert report.learned == {(outcome.edit.task_id, 1) for outcome in outcomes}
+    bad, good = outcomes[::2], outcomes[1::2]
+    (edits_before, prompts_before), (edits, prompts) = (logprobs(s.policy.model, good) for s in (start, after))
+    assert edits > edits_before + 0.05
     assert prompts < prompts_before + 0.05
-
-
-def test_a_round_teaches_the_policy_to_write_better_edits_and_shuffled_rewards_do_not(config, domain, start, trained):
-    _, after, shuffled = trained
-    before, learned, control = (heldout_rewards(config, domain, state, start) for state in (start, after, shuffled))
-    assert paired_difference(learned, before)[1] > 0  # the lower end of the 95% interval over passages
-    assert paired_difference(learned, control)[1] > 0
-    # Finetuning on any of the edits it sampled makes the policy a little less random, which helps a little.
-    assert np.mean(control) - np.mean(before) < 0.5 * (np.mean(learned) - np.mean(before))
+    assert logprobs(after.policy.model, bad)[0] < logprobs(start.policy.model, bad)[0] + 0.05
 
 
 def test_the_finetuned_model_is_policy_and_student_with_a_new_version(start, trained):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfadapt.errors import InvalidValueError
+from selfadapt.models.attention import score_bytes
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.models.model import Model
@@ -318,5 +319,5 @@ def padded_tokens(chunk: Chunk, rows: Sequence[Sequence[int]]) -> tuple[np.ndarr
 
 def prefill_bytes(config: ModelConfig, length: int, itemsize: int) -> int:
     """Estimates the bytes of temporary arrays in a forward pass over one row (one layer's, as layers are scanned)."""
-    scores = 2 * 4 * config.num_heads * length * length
-    return scores + itemsize * length * (8 * config.hidden_size + 3 * config.intermediate_size)
+    each = score_bytes(config, length) + itemsize * (8 * config.hidden_size + 3 * config.intermediate_size)
+    return length * each

@@ -52,6 +52,7 @@ def alone(tmp_path_factory):
     return directory / "run"
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_was_killed_give_the_result_of_one(alone, tmp_path):
     workdir = tmp_path / "run"
     with Processes(2, command(workdir), tmp_path, heartbeat=5) as run:
