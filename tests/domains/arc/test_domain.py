@@ -228,6 +228,25 @@ def test_a_task_whose_prompt_is_too_long_is_named_with_the_field():
         domain(context=1000).tasks("train", 1)
 
 
+def test_instruct_models_get_chats_and_a_template_file_replaces_the_edit_prompt(tmp_path):
+    def render_chat(tokenizer, messages, tokenize, add_generation_prompt):
+        return "".join(f"<{turn['role']}>{turn['content']}" for turn in messages) + f"<{tokenizer.name}>"
+
+    def instruct(name):
+        own = model()
+        type(own.tokenizer).apply_chat_template = render_chat
+        vars(own.tokenizer).update(name=name, chat_template="yes", eos_token="<end>", bos_token_id=None)
+        return own
+
+    (tmp_path / "mine.txt").write_text("{examples}Decide:")
+    own = config(domain__chat=True, domain__prompt=str(tmp_path / "mine.txt"))
+    arc = make(own, instruct("policy"), instruct("student"), source=Tasks())
+    (task,) = arc.tasks("train", 1)
+    assert arc.edit_prompt(task).startswith("<user>Input:") and arc.edit_prompt(task).endswith("Decide:<policy>")
+    assert arc.questions(task, "")[0].endswith("<user>Input:\n1 0 2\nOutput:\n<student>")
+    assert all(target.endswith("<end>") for _, target in arc.apply(task, arc.oracle(task)).sequences)
+
+
 @pytest.fixture
 def files(tmp_path):
     """A file of challenges with its solutions, of five tasks."""
