@@ -199,13 +199,24 @@ def passages(run: Run, count: int = 6) -> list[dict[str, dict[str, Any]]]:
     return [shown[round(place * (len(shown) - 1) / max(count - 1, 1))] for place in range(count)]
 
 
-def invalid_examples(run: Run) -> dict[str, dict[str, Any]]:
-    """Returns the first edit of each status that is not "ok"."""
+def invalid(run: Run) -> list[dict[str, Any]]:
+    """Returns the reasons for which edits could not be applied, the most frequent first.
+
+    Returns:
+      For each reason its "status", the "count" of edits of all rows, and an "example" edit or `None`.
+    """
+    counts: collections.Counter[str] = collections.Counter()
     examples: dict[str, dict[str, Any]] = {}
-    for edit in run.written:
-        if edit.get("status", "ok") != "ok":
-            examples.setdefault(edit["status"], edit)
-    return examples
+    for edit in run.edits:
+        if (status := edit.get("status", "ok")) != "ok":
+            counts[status] += 1
+            examples.setdefault(status, edit)
+    counts = counts if run.edits else collections.Counter(run.summary["invalid"])
+    return [
+        {"status": status, "count": count, "example": examples.get(status)}
+        for status, count in counts.most_common()
+        if count and status != "ok"
+    ]
 
 
 def paired(summary: dict[str, Any], a: str, b: str) -> dict[str, Any] | None:

@@ -45,11 +45,8 @@ def render(run: data.Run) -> str:
     summary, policies, choices = run.summary, run.policies, data.choices(run)
     first, last = (policies[0], policies[-1]) if policies else ("", "")
     number = plots.formatter(summary)
-    invalid = [
-        {"status": status, "count": count, "example": data.invalid_examples(run).get(status)}
-        for status, count in sorted(summary["invalid"].items(), key=lambda item: -item[1])
-        if count and status != "ok"
-    ]
+    invalid = data.invalid(run)
+    of_policies = sum(edit.get("status", "ok") != "ok" for edit in run.written)
     return environment.get_template("page.html").render(
         title=clean(str(summary.get("name") or run.name), 120),
         headline=headline(summary, policies, run.noun),
@@ -79,7 +76,8 @@ def render(run: data.Run) -> str:
         verdict=_verdict,
         gold=_gold,
         invalid=invalid,
-        invalid_count=sum(row["count"] for row in invalid),
+        invalid_count=of_policies if run.edits else sum(row["count"] for row in invalid),
+        invalid_others=sum(row["count"] for row in invalid) - of_policies if run.edits else 0,
         total=len(run.written),
         timings=_timings(summary),
         config=[(name, json.dumps(value, ensure_ascii=False)) for name, value in data.fields_of(run.config)],

@@ -230,8 +230,8 @@ def test_a_section_without_data_is_left_out(workdir):
     with JsonlWriter(workdir / "edits.jsonl") as writer:
         for record in records:
             record.pop("kinds", None)
-            writer.write(record)
-    change(workdir, invalid={"ok": 4}, paired=[], rounds=[], extras=[], timings={})
+            writer.write(record | {"status": "ok"})
+    change(workdir, paired=[], rounds=[], extras=[], timings={})
     shown = written(workdir)
     for absent in ("What the policy writes", "Differences", "Controls", "learning curve", "Where the time went"):
         assert absent not in shown.text
@@ -239,6 +239,22 @@ def test_a_section_without_data_is_left_out(workdir):
     assert {attrs["href"][1:] for tag, attrs in shown.tags if tag == "a"} <= {
         attrs["id"] for _, attrs in shown.tags if "id" in attrs
     }
+
+
+def test_invalid_edits_are_counted_for_policies_and_apart_for_the_other_rows(workdir):
+    count = sum(
+        record["policy"] not in data.REFERENCES
+        for record in map(json.loads, (workdir / "edits.jsonl").read_text().splitlines())
+    )
+    with JsonlWriter(workdir / "edits.jsonl") as writer:
+        for policy, phase in (("random", "eval"), ("untrained, low temperature", "control")):
+            writer.write(edit(policy, 5, 0.3, random.Random(0), phase=phase, status="no lines to train on"))
+    assert f"3 of {count} edits could not be used, and 2 more in the rows of references" in written(workdir).text
+    rows = data.invalid(data.read_run(workdir))
+    assert [(row["status"], row["count"]) for row in rows] == [
+        ("no lines to train on", 4),
+        ("the loss is not finite at step 3", 1),
+    ]
 
 
 def test_a_summary_alone_is_enough(tmp_path):

@@ -18,6 +18,7 @@ from selfadapt.domains.arc import (
     parse_directive,
     render,
     render_directive,
+    score,
     views,
 )
 from selfadapt.errors import InvalidEdit, UserError
@@ -290,3 +291,26 @@ def test_tasks_that_are_too_long_are_an_error_or_left_out(files):
         make_domain(config(**files), model(1000))
     with pytest.raises(UserError, match="has 0 tasks"):
         make_domain(config(**files, data__skip_long=True), model(1000)).tasks("train", 1)
+
+
+def test_real_tasks_go_from_a_directive_to_a_verdict_and_a_submission(seal_data):
+    folder = seal_data / "seal" / "few_shot"
+    names = {
+        "data__path": "training_challenges_filtered_1B_training_set",
+        "data__solutions": "training_solutions_filtered_1B_training_set",
+        "data__eval_path": "evaluation_challenges_filtered_1B_eval_set",
+        "data__eval_solutions": "evaluation_solutions_filtered_1B_eval_set",
+    }
+    own = config(**{name: str(folder / f"arc-agi_{file}.json") for name, file in names.items()})
+    arc = make_domain(own, model(131_072))
+    assert len(arc.tasks("train", 12)) == 12
+    tasks = arc.tasks("heldout", 10)
+    assert sorted(len(task.data.tests) for task in tasks) == [1] * 9 + [2]
+    answers = [views_answers(task, task.data.solutions) for task in tasks]
+    assert arc.grade(tasks, answers) == [[1.0]] * 10
+    outcomes = [outcome(task, 0, texts, 1.0) for task, texts in zip(tasks, answers, strict=True)]
+    assert score(arc.files(tasks, outcomes)["submission.json"], [task.data for task in tasks]) == 1.0
+    for task in tasks[:3]:
+        update = arc.apply(task, arc.oracle(task))
+        assert 0 < len(update.sequences) <= 250
+        assert all(len(prompt + target) <= 8192 for prompt, target in update.sequences)
