@@ -10,18 +10,21 @@ Cost: 13 minutes on 2 CPU cores that other jobs shared, 1 GB.
 The workdir's `model` is what the package ships as `selfadapt/assets/tiny`.
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> ConfigDict:
     """Returns the config that the embedded model was made with."""
-    config = ml_collections.ConfigDict()
+    config = ConfigDict()
+    config.world = "knowledge"  # a key of selfadapt.domains.tiny.model.WORLDS
+    config.start = ""  # a model's directory to continue from, such as an interrupted run's; "" for random weights
     config.seed = 0
     config.steps = 1400
     config.rows = 16  # of a batch
     config.row_tokens = 192
-    config.check_passages = 64  # held-out passages that the finished model is checked on
-    config.model = ml_collections.ConfigDict(  # in the words of a Llama's config.json
+    config.save_every = 500  # steps
+    config.check = ConfigDict({"passages": 64})  # held-out ones that the finished model is checked on
+    config.model = ConfigDict(  # in the words of a Llama's config.json
         {
             "hidden_size": 128,
             "intermediate_size": 384,
@@ -31,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
             "max_position_embeddings": 1024,
         }
     )
-    config.optimizer = ml_collections.ConfigDict(
+    config.optimizer = ConfigDict(
         {"matrix_rate": 1e-2, "vector_rate": 3e-3, "embedding_rate": 0.03, "decay_share": 0.4}
     )
     return config

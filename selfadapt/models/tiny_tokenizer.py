@@ -7,7 +7,7 @@ encoded, and decodes to itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,11 +19,14 @@ END_OF_TEXT = "<|endoftext|>"
 _PIECES = r" ?\p{L}+|\s|[^\s\p{L}]"
 
 
-def build_tokenizer(texts: Iterable[str], *, max_length: int = 1024) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    texts: Iterable[str], *, pieces: Sequence[str] = (), max_length: int = 1024
+) -> PreTrainedTokenizerFast:
     """Builds a tokenizer from texts whose every word becomes one token.
 
     Args:
       texts: texts that hold the words, each with or without a leading space as it is to be known.
+      pieces: other strings that become one token wherever they occur; the longest one that fits is taken.
       max_length: what the tokenizer's files give as the model's longest input, in tokens.
 
     Returns:
@@ -34,15 +37,16 @@ def build_tokenizer(texts: Iterable[str], *, max_length: int = 1024) -> PreTrain
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
 
+    pattern = "|".join([*map(_literal, sorted(pieces, key=len, reverse=True)), _PIECES])
     split = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    pieces = {piece for text in texts for piece, _ in split.pre_tokenize_str(text)}
+    found = {piece for text in (*texts, *pieces) for piece, _ in split.pre_tokenize_str(text)}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = sorted(piece for piece in pieces if len(piece) > 1)
+    words = sorted(piece for piece in found if len(piece) > 1)
     vocabulary = {token: index for index, token in enumerate([END_OF_TEXT, *alphabet, *words])}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = split
@@ -55,3 +59,8 @@ def build_tokenizer(texts: Iterable[str], *, max_length: int = 1024) -> PreTrain
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _literal(text: str) -> str:
+    """Returns the regular expression of a text, in the syntax of Oniguruma."""
+    return "".join(f"\\x{{{ord(character):x}}}" for character in text)

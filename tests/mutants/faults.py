@@ -615,6 +615,68 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/domains/tiny/grids/dsl.py",
+        "tests/domains/tiny/grids/test_dsl.py",
+        (
+            "pretraining has the rules of tasks",
+            "if len(names) == 1 or families in PRETRAINED:",
+            "if len(names) == 1 or families not in PRETRAINED:",
+            "test_every_rule_maps_grids_to_other_legal_grids_and_finds_its_colours",
+        ),
+        (
+            "compositions that do what one step does are tasks",
+            "if split_of(names) == split and not _is_simple(tuple(names)):",
+            "if split_of(names) == split:",
+            "test_no_composition_of_tasks_does_what_a_rule_of_pretraining_does",
+        ),
+        (
+            "what falls down changes its order",
+            'return np.take_along_axis(grid, np.argsort(grid != 0, axis=0, kind="stable"), axis=0)',
+            "return np.sort(grid, axis=0)",
+            "test_each_kind_of_step_does_what_its_name_says",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/tiny/grids/source.py",
+        "tests/domains/tiny/grids/test_source.py",
+        (
+            "held-out tasks change with the round",
+            'first = count * round if split == "train" else 0',
+            "first = count * round",
+        ),
+        (
+            "a rule of one step explains a task",
+            "if not any(dsl.explains(simple, examples[:-1]) for simple in dsl.simple_rules()):",
+            "if examples:",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/tiny/grids/pretraining.py",
+        "tests/domains/tiny/grids/test_pretraining.py",
+        (
+            "pretraining has high learning rates only",
+            "return Directive(basic, size, chain, repeat, loss, learning_rate=rng.choice(RATES), epochs=rng.choice(EPOCHS))",
+            "return Directive(basic, size, chain, repeat, loss, learning_rate=rng.choice(RATES[2:]), epochs=rng.choice(EPOCHS))",
+            "test_directives_are_uniform_and_independent_of_the_rule",
+        ),
+        (
+            "inputs count as much as outputs",
+            "INPUT, FIRST_OUTPUT, OUTPUT = 0.1, 0.3, 1.0",
+            "INPUT, FIRST_OUTPUT, OUTPUT = 1.0, 0.3, 1.0",
+            "test_weights_mark_outputs_inputs_and_directives",
+        ),
+    ),
+    *_faults(
+        "selfadapt/models/tiny_tokenizer.py",
+        "tests/models/test_tiny_tokenizer.py",
+        (
+            "a short piece goes before a longer one",
+            'pattern = "|".join([*map(_literal, sorted(pieces, key=len, reverse=True)), _PIECES])',
+            'pattern = "|".join([*map(_literal, sorted(pieces, key=len)), _PIECES])',
+            "test_pieces_are_single_tokens_and_the_longest_one_wins",
+        ),
+    ),
+    *_faults(
         "selfadapt/domains/knowledge/sequences.py",
         "tests/domains/knowledge/test_sequences.py",
         (

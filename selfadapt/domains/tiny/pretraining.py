@@ -23,13 +23,14 @@ from selfadapt.domains.tiny import world
 from selfadapt.domains.tiny.kinds import KINDS, VAGUE, Attribute
 from selfadapt.domains.tiny.world import Entity, question_answer_line
 from selfadapt.engine.pretrain import Document
+from selfadapt.models.tiny_tokenizer import build_tokenizer
 from selfadapt.types import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 KNOWN = 128  # entities with fixed facts
-UNASKED = 24  # of these, how many occur in statements only and are never asked about; `model.check` asks about them
+UNASKED = 24  # of these, how many occur in statements only and are never asked about; `check` asks about them
 
 # Share of all tokens by kind of document.
 SHARES = {"edit": 0.50, "open-book": 0.22, "prose": 0.06, "line": 0.10, "closed-book": 0.12}
@@ -129,6 +130,15 @@ _WRITERS: dict[str, Callable[[random.Random], Pieces]] = {
     "line": _line_document,
     "closed-book": _closed_book_document,
 }
+
+
+def make_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
+    """Returns the tokenizer, in which every word of the world is one token.
+
+    Args:
+      max_length: what its files give as the model's longest input, in tokens.
+    """
+    return build_tokenizer(world.every_text(), max_length=max_length)
 
 
 def documents(tokenizer: PreTrainedTokenizerFast, seed: int, *, longest: int = 192) -> Iterator[Document]:

@@ -8,7 +8,8 @@ import pytest
 import transformers
 
 from selfadapt.config import load_config
-from selfadapt.domains.tiny import model, world
+from selfadapt.domains.tiny import check, model, world
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.model import load_model
 from selfadapt.models.tiny_tokenizer import build_tokenizer
 
@@ -19,7 +20,7 @@ SHIPPED = ROOT / "selfadapt" / "assets" / "tiny"
 
 @pytest.fixture(scope="module")
 def abilities():
-    return model.check(load_model("tiny"), passages=10, edits=4)
+    return check.check(load_model("tiny"), passages=10, edits=4)
 
 
 def test_the_shipped_model_takes_at_most_eight_megabytes():
@@ -47,7 +48,7 @@ def test_the_shipped_model_writes_edits_of_every_kind(abilities):
 
 def test_the_program_writes_a_model_that_loads_and_speaks(tmp_path):
     config = load_config(CONFIG)
-    config.steps, config.rows, config.check_passages = 30, 2, 2
+    config.steps, config.rows, config.check.passages = 30, 2, 2
     config.model.update(
         {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
         | {"num_key_value_heads": 2}
@@ -60,3 +61,10 @@ def test_the_program_writes_a_model_that_loads_and_speaks(tmp_path):
     losses = [event["loss"] for event in events if event["event"] == "loss"]
     assert losses[-1] < 8
     assert set(events[-1]) >= {"open_book", "closed_book", "statements_only", "fresh", "line_kinds"}
+
+
+def test_an_unknown_world_is_an_error_before_anything_is_written(tmp_path):
+    config = load_config(CONFIG, {"world": "chess"})
+    with pytest.raises(InvalidValueError, match="config.world is 'chess'; it must be one of knowledge, grids"):
+        model.pretrain(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
