@@ -195,9 +195,10 @@ _POLICY_TRAINING: dict[str, dict[str, Any]] = {
 }
 for _name, _values in PRESETS.items():
     _own = {name: _values[f"outer.rest_em.{name}"] for name in ("rank", "alpha", "targets")}
-    _own |= _POLICY_TRAINING[_name.partition("_")[0]] | dict(schedule="constant", epochs=2)
+    _own |= _POLICY_TRAINING[_name.partition("_")[0]] | {"schedule": "constant"}
     for _outer in _POLICY_UPDATES:
-        _values |= _update(f"outer.{_outer}", **_own)
+        # Without ratios to the policy that wrote the edits, those of an earlier epoch are of another policy.
+        _values |= _update(f"outer.{_outer}", **_own, epochs=1 if _outer in ("reinforce", "rloo") else 2)
         del _values[f"outer.{_outer}.gradient_accumulation"]
 EMBEDDED = ("tiny", "tiny_grids")  # models that come with the package, which the presets "tiny" are for
 

@@ -14,7 +14,7 @@ from selfadapt import generate
 from selfadapt.checkpoint.rounds import Checkpoints
 from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.defaults import experiment, resolve
-from selfadapt.engine.policy import Trainer
+from selfadapt.engine.policy import Measured, Trainer
 from selfadapt.errors import UserError
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import make_outer
@@ -155,6 +155,51 @@ def test_the_loss_gets_what_was_recorded_and_the_starting_policys_log_probabilit
     assert lesson.data["old"] == [outcome.edit.logprobs for outcome in outcomes]
     assert lesson.data["reference"] is reference and all(lesson.teaches)  # a divergence acts on every edit
     assert outer_of("grpo", kl=0.1).loss == PolicyLoss((0.2, 0.2), kl=0.1)
+
+
+def experience(rewards, values=None, status=None, tasks="aabb"):
+    """Returns outcomes with these rewards, each of two tokens."""
+    outcomes = [
+        Outcome(Edit(task, index, "", "xy", (1, 2), 0, (-1.0, -2.0)), reward, status=(status or {}).get(index, "ok"))
+        for index, (task, reward) in enumerate(zip(tasks, rewards, strict=True))
+    ]
+    zeros = np.zeros(2)
+    before = [Measured(zeros, zeros, zeros if values is None else np.asarray(values[i])) for i in range(len(rewards))]
+    return Experience(outcomes, {"a": 0.25, "b": 0.5}, before, [zeros] * len(rewards), ())
+
+
+def test_advantages_compare_the_edits_of_one_task_in_whatever_order_they_come():
+    mixed = experience([1.0, 0.5, 0.5, 0.1], tasks="abab")
+    deviation, other = np.std([1.0, 0.5], ddof=1) + 1e-4, np.std([0.5, 0.1], ddof=1) + 1e-4
+    expected = np.asarray([0.25 / deviation, 0.2 / other, -0.25 / deviation, -0.2 / other])
+    np.testing.assert_allclose(outer_of("grpo").advantages(mixed), expected)
+    np.testing.assert_allclose(outer_of("rloo").advantages(mixed), [0.5, 0.4, -0.5, -0.4])
+
+
+def test_ppo_learns_from_rewards_above_the_baseline_by_token():
+    values = [[0.5, 0.25], [0.0, 0.0], [0.25, 0.5], [0.0, 0.5]]
+    given = experience([1.0, 0.25, 0.5, 0.0], values)
+    plain = outer_of("ppo", whiten=False, trace=0.5, discount=1.0).lesson(given)
+    # Rewards less the baselines are 0.75, 0, 0 and -0.5; the first token sees half of the second's error.
+    expected = [[-0.25 + 0.25, 0.5], [0.0, 0.0], [0.25 - 0.25, -0.5], [0.5 - 0.5, -1.0]]
+    np.testing.assert_allclose(plain.data["advantage"], expected)
+    np.testing.assert_allclose(plain.data["returns"], np.asarray(expected) + values)
+    returns = np.asarray(expected) + values
+    explained = 1 - np.var(returns - values) / np.var(returns)
+    assert plain.metrics["value_explained"] == pytest.approx(explained)
+    white = np.asarray(outer_of("ppo", trace=0.5).lesson(given).data["advantage"])
+    np.testing.assert_allclose(white, (np.asarray(expected) - np.mean(expected)) / np.std(expected))
+    raw = outer_of("ppo", whiten=False, baseline="none", trace=0.0).lesson(given)
+    np.testing.assert_allclose(np.asarray(raw.data["advantage"])[:, 1], [0.75, 0.25, 0.0, -0.5])
+
+
+def test_preferences_are_of_the_best_edit_that_could_be_applied_over_the_worst():
+    rewards = [0.2, 0.9, 0.1, 0.5, 0.5, 0.9]
+    given = experience(rewards, status={1: "invalid: no edit", 2: "invalid: no edit"}, tasks="aaabbb")
+    assert list(outer_of("dpo").lesson(given).groups) == [(0, 2), (5, 3)]
+    assert list(outer_of("dpo", margin=0.2).lesson(given).groups) == [(5, 3)]
+    none = experience([0.1, 0.9], status={0: "invalid", 1: "invalid"}, tasks="aa")
+    assert not outer_of("dpo").lesson(none).groups
 
 
 def test_the_running_baseline_is_a_moving_average_of_rewards(policy, outcomes):
