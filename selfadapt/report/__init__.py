@@ -1,6 +1,6 @@
-"""The report: one self-contained HTML file about a finished run, and its ladder as a picture."""
+"""The report: one self-contained HTML file about a finished run, and its plots as pictures."""
 
 from selfadapt.report.page import write_report
-from selfadapt.report.plots import ladder_svg
+from selfadapt.report.plots import curve_svg, ladder_svg
 
-__all__ = ["ladder_svg", "write_report"]
+__all__ = ["curve_svg", "ladder_svg", "write_report"]

@@ -23,8 +23,20 @@ def ladder_svg(summary: dict[str, Any]) -> str:
     Raises:
       UserError: the summary has no ladder, or a row of it is malformed.
     """
-    style = (pathlib.Path(__file__).parent / "plots.css").read_text(encoding="utf-8")
-    return ladder(data.check_summary(summary), 760, style=style)
+    return ladder(data.check_summary(summary), 760, style=_style())
+
+
+def curve_svg(summary: dict[str, Any]) -> str:
+    """Returns the learning curve of a `summary.json` with at least one round as a complete SVG file, like `ladder_svg`.
+
+    Raises:
+      UserError: the summary has no ladder, or a row of it is malformed.
+    """
+    return curve(data.check_summary(summary), 760, style=_style())
+
+
+def _style() -> str:
+    return (pathlib.Path(__file__).parent / "plots.css").read_text(encoding="utf-8")
 
 
 def ladder(summary: dict[str, Any], width: int, style: str = "") -> str:
@@ -95,7 +107,7 @@ def differences(summary: dict[str, Any], width: int) -> str:
     return _svg(width, end + 28, "Paired differences", spoken, parts)
 
 
-def curve(summary: dict[str, Any], width: int) -> str:
+def curve(summary: dict[str, Any], width: int, style: str = "") -> str:
     """Draws rewards over rounds against the policy that wrote the edits (0 is the untrained one).
 
     The training rewards of round r belong to policy r - 1, which wrote its edits; the held-out value of
@@ -135,7 +147,7 @@ def curve(summary: dict[str, Any], width: int) -> str:
         f"{text}: {', '.join(f'policy {policy} {number(value)}' for policy, value, _ in points)}"
         for _, text, points in shown
     )
-    return _svg(width, end + 50, "Rewards over rounds", spoken, parts)
+    return _svg(width, end + 50, "Rewards over rounds", spoken, parts, style)
 
 
 def has_curve(summary: dict[str, Any]) -> bool:

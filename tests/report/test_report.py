@@ -298,10 +298,11 @@ def test_bars_are_as_long_as_their_values():
     assert whole == pytest.approx(2 * half, abs=0.2)
 
 
-def test_the_ladder_picture_stands_alone(workdir):
-    svg = report.ladder_svg(json.loads((workdir / "summary.json").read_text()))
+@pytest.mark.parametrize("draw", [report.ladder_svg, report.curve_svg])
+def test_a_picture_stands_alone(workdir, draw):
+    svg = draw(json.loads((workdir / "summary.json").read_text()))
     root = ElementTree.fromstring(svg)
-    assert root.get("role") == "img" and "Round 2" in root.get("aria-label")
+    assert root.get("role") == "img" and re.search("Round 2|policy 2", root.get("aria-label"))
     assert "prefers-color-scheme: dark" in svg
 
 
