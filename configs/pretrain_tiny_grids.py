@@ -1,20 +1,33 @@
-"""Pretrains a model of the tiny world of grids: a decoder of 1M parameters that solves few-shot puzzles.
+r"""Pretrains the embedded model "tiny_grids": a decoder of 1M parameters that solves few-shot puzzles on small grids.
+
+8.0M tokens. This config is one run of as many steps as made the weights that ship, which were made in three parts, each
+from the weights of the one before, since the machine was shared (the first two were stopped after 2000 and 250 steps):
+
+    selfadapt pretrain --config=pretrain_tiny_grids --workdir=runs/1 \
+        --config.steps=4500 --config.optimizer.decay_share=0.4
+    selfadapt pretrain --config=pretrain_tiny_grids --workdir=runs/2 --config.start=runs/1/model --config.seed=1 \
+        --config.steps=1500 --config.save_every=250 --config.optimizer.decay_share=0.6
+    selfadapt pretrain --config=pretrain_tiny_grids --workdir=runs/3 --config.start=runs/2/model --config.seed=2 \
+        --config.steps=350 --config.optimizer.decay_share=0.95
+
+It then solves 79% of new tasks of one step in context, 40% of the compositions that it was pretrained on and 12.5% of
+those of training tasks (48 tasks of each), and writes directives of all values, 99% of them valid.
+
+Cost: about 0.28 s per step on 2 CPU cores with nothing beside it.
 
     selfadapt pretrain --config=configs/pretrain_tiny_grids.py --workdir=runs/pretrain_tiny_grids
-
-The workdir's `model` is for config.model of experiments with config.data.path="tiny_grids".
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the config."""
+    """Returns the config of a run as long as the one that made the embedded model."""
     config = ConfigDict()
     config.world = "grids"  # a key of selfadapt.domains.tiny.model.WORLDS
     config.start = ""  # a model's directory to continue from, such as an interrupted run's; "" for random weights
     config.seed = 0
-    config.steps = 4500
+    config.steps = 2600
     config.rows = 16  # of a batch
     config.row_tokens = 192
     config.save_every = 500  # steps
@@ -30,6 +43,6 @@ def get_config() -> ConfigDict:
         }
     )
     config.optimizer = ConfigDict(
-        {"matrix_rate": 1e-2, "vector_rate": 3e-3, "embedding_rate": 0.03, "decay_share": 0.4}
+        {"matrix_rate": 1e-2, "vector_rate": 3e-3, "embedding_rate": 0.03, "decay_share": 0.13}
     )
     return config

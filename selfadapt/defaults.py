@@ -149,7 +149,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The embedded model "tiny_grids" and its world.
     "tiny_arc": {
         "contexts": 32,
-        "edits": 8,
+        "edits": 5,
         "inner_runs": 1,
         "sampling.temperature": 1.0,
         "sampling.top_p": 1.0,
@@ -158,19 +158,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "answer.stop": ("\n\n",),
         "evaluation.contexts": 64,
         "domain.permutations": 1,
-        "domain.max_tokens": 512,
-        "domain.max_examples": 64,
+        "domain.max_tokens": 256,
+        "domain.max_examples": 24,
         "domain.max_steps": 64,
         "domain.oracle_rate": 1e-2,
         "domain.oracle_epochs": 8,
-        "domain.rates": (1e-4, 1e-3, 1e-2),
-        "domain.epochs": (2, 8),
+        "domain.rates": (1e-3, 3e-3, 1e-2),
+        "domain.epochs": (4, 8),
         **_update(
             "inner",
-            rank=8,
-            alpha=16.0,
+            rank=16,
+            alpha=32.0,
             targets="all-linear",
-            batch_size=8,
+            batch_size=4,
             schedule="cosine",
             warmup_steps=2,
         ),
@@ -183,7 +183,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             epochs=6,
             batch_size=10,
         ),
-        "outer.rest_em.select": "solved",
+        "outer.rest_em.select": "improvement",  # not edits of tasks that are solved in context
     },
 }
 # The updates by gradient train an adapter like ReST-EM's. SEAL's paper has no values for them (it found GRPO and PPO

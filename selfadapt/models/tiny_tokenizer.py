@@ -26,7 +26,7 @@ def build_tokenizer(
 
     Args:
       texts: texts that hold the words, each with or without a leading space as it is to be known.
-      pieces: other strings that become one token wherever they occur; the longest one that fits is taken.
+      pieces: other strings that become one token, except within a word; of several that fit, the longest one.
       max_length: what the tokenizer's files give as the model's longest input, in tokens.
 
     Returns:

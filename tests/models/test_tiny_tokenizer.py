@@ -50,8 +50,8 @@ def test_saved_files_load_as_the_same_tokenizer(tokenizer, tmp_path):
 
 
 def test_pieces_are_single_tokens_and_the_longest_one_wins():
-    pieces = build_tokenizer(["0.5"], pieces=['{"a": ', "\n\n", "\n->\n", "0.01", "0.001", "a.b"])
-    text = '{"a": 0.001, 0.01}\n\n1\n->\n\n.*axb'
+    pieces = build_tokenizer(["0.5"], pieces=['{"a": ', "\n\n", "\n->\n", "0.01", "0.001", "a.", "a.b"])
+    text = '{"a": 0.001, 0.01}\n\n1\n->\n\n.*axb1a.b'
     assert [pieces.decode([token]) for token in pieces.encode(text)] == [
-        *('{"a": ', "0.001", ",", " ", "0.01", "}", "\n\n", "1", "\n->\n", "\n", ".", "*", "a", "x", "b")
+        *('{"a": ', "0.001", ",", " ", "0.01", "}", "\n\n", "1", "\n->\n", "\n", ".", "*", "a", "x", "b", "1", "a.b")
     ]

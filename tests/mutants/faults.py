@@ -618,10 +618,10 @@ FAULTS = (
         "selfadapt/domains/tiny/grids/dsl.py",
         "tests/domains/tiny/grids/test_dsl.py",
         (
-            "pretraining has the rules of tasks",
-            "if len(names) == 1 or families in PRETRAINED:",
-            "if len(names) == 1 or families not in PRETRAINED:",
-            "test_every_rule_maps_grids_to_other_legal_grids_and_finds_its_colours",
+            "the order of a composition's steps decides its split",
+            'digest = hashlib.sha256(", ".join(sorted(names)).encode()).digest()',
+            'digest = hashlib.sha256(", ".join(names).encode()).digest()',
+            "test_of_a_composition_all_orders_are_in_one_split_and_every_split_has_many",
         ),
         (
             "compositions that do what one step does are tasks",
