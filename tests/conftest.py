@@ -14,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the network fails 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Processes of one suite compile the same small programs; whoever is first compiles for all.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Most of the suite's time is compilation. JAX's switch for that saves about a third of it; 0 tests optimized programs.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 

@@ -137,6 +137,7 @@ def test_an_adapter_that_is_not_merged_is_saved_and_the_student_stays(model_dire
     assert summary["rounds"][-1]["policy_version"] == 1
 
 
+@pytest.mark.slow
 def test_a_student_of_another_size_is_adapted_and_scored_while_the_policy_is_trained(model_directory, tmp_path):
     student = random_world_model(tmp_path / "student", hidden_size=16, num_attention_heads=1, num_key_value_heads=1)
     changes = {"rounds": 1, "contexts": 2, "evaluation__contexts": 2, "evaluation__controls": "false"}

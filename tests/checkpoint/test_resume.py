@@ -123,7 +123,7 @@ def test_kills_at_random_moments_and_the_loss_of_the_workdir_do_not_show_in_the_
     whole, model_directory, tmp_path, monkeypatch
 ):
     draw = random.Random(0)
-    stops = [f"KILL:after:{draw.uniform(1, 6):.2f}" for _ in range(4)]
+    stops = [f"KILL:after:{draw.uniform(1, 6):.2f}" for _ in range(2)]
     statuses, _ = run_with_stops(
         model_directory,
         tmp_path / "run",

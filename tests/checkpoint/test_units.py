@@ -203,6 +203,7 @@ for number, sizes in enumerate([(4, 1, 1), (1, 4, 1), (2, 1, 2), None]):
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_mesh_restores_on_another(model_directory, tmp_path):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     command = [sys.executable, "-c", MESHES, str(model_directory), str(tmp_path / "checkpoints")]

@@ -58,7 +58,7 @@ def test_collectives_of_a_divided_scan_are_those_that_its_shardings_ask_for():
     }
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_a_plan_divides_memory_and_names_the_axes(shape, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.replace(CONFIG, tie_word_embeddings=False).to_json()))
     monkeypatch.setattr(topology, "_local", lambda: topology.Topology("local", CHIP, tuple(jax.devices()), True))

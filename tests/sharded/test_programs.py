@@ -189,6 +189,7 @@ def test_training_resumes_from_given_adapters(one_device, sharded, sharded_model
         np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
+@pytest.mark.slow
 @all_axes
 def test_chunks_that_memory_forces_change_nothing(one_device, sharded_model, monkeypatch):
     real = memory.plan_adapt

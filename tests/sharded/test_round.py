@@ -49,6 +49,7 @@ def one_device(directory):
 
 
 # Each axis alone is in test_programs.py; a round takes half a minute to compile.
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [(2, 2, 2)], indirect=True, ids=["2x2x2"])
 def test_a_round_equals_that_of_one_device(directory, mesh, one_device):
     (state, ours), (expected, theirs) = a_round(directory, mesh), one_device

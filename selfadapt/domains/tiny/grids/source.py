@@ -50,7 +50,7 @@ def rule_of(task: ArcTask) -> dsl.Rule:
       InvalidValueError: the task is not of this world.
 
     >>> rule_of(TinyGrids().tasks("heldout", 1)[0]).families
-    ('gravity', 'shift')
+    ('shift', 'fill')
     """
     found = re.fullmatch(r"grids-(\w+)-(-?\d+)-(\d+)", task.id)
     if found is None or found[1] not in SPLITS:
