@@ -99,7 +99,6 @@ def comparable(workdir):
     return parts, (workdir / "edits.jsonl").read_bytes(), (workdir / "policy" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.slow
 def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(finished, model_directory, tmp_path, monkeypatch):
     config, workdir = small_config(model_directory), tmp_path / "run"
     real = loop.run_round

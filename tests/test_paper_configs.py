@@ -127,6 +127,7 @@ def test_the_published_arc_settings_are_what_is_run(arc_dry):
     assert training.schedule == "cosine"
 
 
+@pytest.mark.slow
 def test_a_round_of_arc_has_all_rows_and_files_on_a_shrunken_model(arc_dry, tmp_path):
     small = {"edits": "1", "evaluation.edits": "1", "evaluation.search": "1", "evaluation.controls": "False"}
     few_shapes = {"domain.max_examples": "1", "domain.max_tokens": "128", "domain.permutations": "1"}

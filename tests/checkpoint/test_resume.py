@@ -119,6 +119,7 @@ def test_a_run_killed_in_every_phase_ends_as_one_never_stopped_and_redoes_nothin
     assert [count for count in steps if count] == [2, uninterrupted - 2]
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_and_the_loss_of_the_workdir_do_not_show_in_the_result(
     whole, model_directory, tmp_path, monkeypatch
 ):

@@ -60,6 +60,7 @@ def test_a_domain_in_one_file_runs_a_whole_round(tiny, codebook):
     assert state.student is state.policy
 
 
+@pytest.mark.slow
 def test_training_on_its_oracle_answers_its_questions(tiny, codebook):
     tasks = codebook.tasks("heldout", 4)
     student = Policy(tiny)

@@ -320,6 +320,7 @@ def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
         topology._slice("v5e:2x2", "v5e", (2, 2))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_comes_with_changes_that_were_compiled(small, monkeypatch):
     config = loaded(small[1] | {"contexts": "8", "edits": "4", "at_once": "32"})
     for phase in ("sampling", "improving", "scoring"):  # these take the same however many edits are scored at once

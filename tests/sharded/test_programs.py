@@ -200,6 +200,7 @@ def test_chunks_that_memory_forces_change_nothing(one_device, sharded_model, mon
     np.testing.assert_allclose(found, one_device["logits"], **LOGITS)
 
 
+@pytest.mark.slow
 def test_adapters_of_other_optimizers_equal_those_of_one_device(directory):
     factored = optax.adafactor(1e-2, min_dim_size_to_factor=4)  # whose state is not shaped like the parameters
     base = Update(sequences(0, [16, 12]), rank=4, epochs=2, learning_rate=5e-3)

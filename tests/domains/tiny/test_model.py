@@ -46,6 +46,7 @@ def test_the_shipped_model_writes_edits_of_every_kind(abilities):
     assert abilities["line_kinds"].get("other", 0) < 0.15
 
 
+@pytest.mark.slow
 def test_the_program_writes_a_model_that_loads_and_speaks(tmp_path):
     config = load_config(CONFIG)
     config.steps, config.rows, config.check.passages = 30, 2, 2

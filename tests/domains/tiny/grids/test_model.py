@@ -56,6 +56,7 @@ def losses(workdir):
     return [event["loss"] for event in events if event["event"] == "loss"]
 
 
+@pytest.mark.slow
 def test_the_program_learns_and_continues_from_what_it_wrote(small, tmp_path):
     made = model.pretrain(small, tmp_path / "first")
     loaded = load_model(tmp_path / "first" / "model")
