@@ -40,6 +40,11 @@ def _update(group: str, **changes: Any) -> dict[str, Any]:
     return {f"{group}.{name}": value for name, value in values.items()}
 
 
+# ReST-EM's finetuning of the embedded models.
+_TINY_FINETUNING = _update(
+    "outer.rest_em", rank=16, alpha=32.0, targets="all-linear", learning_rate=2e-3, epochs=6, batch_size=10
+)
+
 # All hyper-parameters by field name; the presets of a domain have the same fields.
 PRESETS: dict[str, dict[str, Any]] = {
     # SEAL, knowledge incorporation (arXiv 2506.10943, section 4.1 and appendix B): two rounds on Qwen2.5-7B.
@@ -94,15 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             batch_size=16,
             warmup_steps=2,
         ),
-        **_update(
-            "outer.rest_em",
-            rank=16,
-            alpha=32.0,
-            targets="all-linear",
-            learning_rate=2e-3,
-            epochs=6,
-            batch_size=10,
-        ),
+        **_TINY_FINETUNING,
         "outer.rest_em.select": "best_improving",
     },
     # SEAL, few-shot ARC (section 4.2 and appendix A): one round on Llama-3.2-1B-Instruct. Rate, epochs and loss of the
@@ -174,15 +171,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             schedule="cosine",
             warmup_steps=2,
         ),
-        **_update(
-            "outer.rest_em",
-            rank=16,
-            alpha=32.0,
-            targets="all-linear",
-            learning_rate=2e-3,
-            epochs=6,
-            batch_size=10,
-        ),
+        **_TINY_FINETUNING,
         "outer.rest_em.select": "improvement",  # not edits of tasks that are solved in context
     },
 }

@@ -170,6 +170,20 @@ def seal_subset(tasks: Sequence[Task], n: int, seed: int = 42) -> list[Task]:
     return shuffled[:n]
 
 
+def hold_out(tasks: Sequence[Any], given: Sequence[Any] | None, count: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Returns the tasks to train on and the held-out ones; they have no id in common.
+
+    Args:
+      tasks: tasks with an `id`.
+      given: held-out tasks, which are left out of the others; `None` to hold out the first ones.
+      count: how many to hold out, if none are given.
+    """
+    if given is None:
+        return tuple(tasks[count:]), tuple(tasks[:count])
+    known = {task.id for task in given}
+    return tuple(task for task in tasks if task.id not in known), tuple(given)
+
+
 def in_turn(pool: Sequence[Item], count: int, round: int, name: str) -> list[Item]:
     """Returns the `count` items of a round; in random order, and none comes again before all came once.
 

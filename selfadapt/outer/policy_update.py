@@ -109,8 +109,8 @@ class Lesson:
 class PolicyUpdate:
     """An outer update that trains the policy by the gradient of a loss on a round's edits.
 
-    The trained adapter stays an adapter (`Policy.adapter`), so that the optimizer goes on with it in the next round and
-    the starting policy is there without it. The student stays as it is, or follows the policy.
+    The trained adapter stays an adapter (`Policy.adapter`), so that the optimizer continues with it in the next round
+    and the starting policy is there without it. The student stays as it is, or follows the policy.
 
     Attributes:
       name: the update's group in `config.outer`, for errors.

@@ -107,11 +107,7 @@ def read_tasks(config: Any, keep: Callable[[ArcTask], bool]) -> ArcFiles:
                 )
         return [task for task in tasks if keep(task)]
 
-    train = read("")
-    if config.data.eval_path:
-        heldout = read("eval_")
-        known = {task.id for task in heldout}
-        train = [task for task in train if task.id not in known]
-    else:
-        train, heldout = train[config.evaluation.contexts :], train[: config.evaluation.contexts]
-    return ArcFiles(config.data.path, tuple(train), tuple(heldout), config.seed)
+    tasks = read("")
+    given = read("eval_") if config.data.eval_path else None
+    train, heldout = data.hold_out(tasks, given, config.evaluation.contexts)
+    return ArcFiles(config.data.path, train, heldout, config.seed)

@@ -114,11 +114,7 @@ def read_passages(config: Any, keep: Callable[[Task], bool]) -> Passages:
         tasks = data.load_tasks(path, split=split)
         return [task for task in data.seal_subset(tasks, len(tasks)) if keep(task)]
 
-    train = read(config.data.path, config.data.split or None)
-    if config.data.eval_path:
-        heldout = read(config.data.eval_path)
-        known = {task.id for task in heldout}
-        train = [task for task in train if task.id not in known]
-    else:
-        train, heldout = train[config.evaluation.contexts :], train[: config.evaluation.contexts]
-    return Passages(config.data.path, tuple(train), tuple(heldout), config.seed)
+    tasks = read(config.data.path, config.data.split or None)
+    given = read(config.data.eval_path) if config.data.eval_path else None
+    train, heldout = data.hold_out(tasks, given, config.evaluation.contexts)
+    return Passages(config.data.path, train, heldout, config.seed)
