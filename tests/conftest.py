@@ -68,3 +68,13 @@ def _real_data(name: str) -> pathlib.Path:
     if not (path / name).is_dir():
         pytest.skip(f"no {name}/ in {path}; set SELFADAPT_TEST_DATA to a directory that has it")
     return path
+
+
+@pytest.fixture(scope="module")
+def one_stream():
+    """Half as many programs to compile: `adapt` trains one stream at a time."""
+    from selfadapt.engine import runtime  # after the environment above
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "parallel_streams", lambda mesh: 1)
+        yield

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, generate, merge
-from selfadapt.engine import memory, runtime
+from selfadapt.engine import memory
 from selfadapt.engine.adapt.work import plan_work
 from selfadapt.errors import OutOfMemoryError
 from tests.engine.tiny import prompts_of, random_adapters, tiny_model
@@ -19,12 +19,7 @@ LOSS = dict(rtol=1e-4)
 LOGITS = dict(rtol=0, atol=2e-4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_stream():
-    """Half as many programs to compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "parallel_streams", lambda mesh: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_stream")
 
 
 @pytest.fixture(scope="module")

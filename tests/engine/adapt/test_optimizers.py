@@ -7,7 +7,6 @@ import optax
 import pytest
 
 from selfadapt import TokenSequence, Update, adapt
-from selfadapt.engine import runtime
 from selfadapt.engine.adapt import schedule
 from selfadapt.engine.adapt.train import initial_adapters
 from selfadapt.engine.adapt.training_step import adapter_losses
@@ -43,12 +42,7 @@ UPDATES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_stream():
-    """All adapters of an optimizer in one stack."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "parallel_streams", lambda mesh: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_stream")  # all adapters of an optimizer in one stack
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, load_model
-from selfadapt.engine import memory, runtime
+from selfadapt.engine import memory
 from selfadapt.engine.adapt import schedule
 from selfadapt.engine.adapt.train import initial_adapters
 from selfadapt.engine.adapt.training_step import program
@@ -20,12 +20,7 @@ from tests.models.helpers import tiny_checkpoint, tiny_torch_model
 VOCABULARY = 97
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_stream():
-    """Half as many programs to compile; tests/engine/test_runtime.py has two streams."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "parallel_streams", lambda mesh: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_stream")  # tests/engine/test_runtime.py has two
 
 
 @pytest.fixture(scope="module")

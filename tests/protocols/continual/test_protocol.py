@@ -12,7 +12,6 @@ from selfadapt import Update, adapt, generate, load_model, merge, save_peft
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
-from selfadapt.engine import runtime
 from selfadapt.errors import InvalidEdit, UserError
 from selfadapt.files import read_jsonl
 from selfadapt.protocols.continual import make, output
@@ -60,12 +59,7 @@ class Failing:
         return update.replace(learning_rate=1e30) if task.id == self._diverging else update
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_stream():
-    """Half as many programs to compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "parallel_streams", lambda mesh: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_stream")
 
 
 @pytest.fixture(scope="module")
