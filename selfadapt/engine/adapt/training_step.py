@@ -130,12 +130,25 @@ def training_step(
 
         return function if shards == 1 else apply
 
+    def several(index, leaf):
+        # XLA makes slices of a gather and a scatter of one index, fuses them with what reads them, and then has to
+        # copy all adapters at each step. Of two indices they stay; the second lies past the end.
+        return index if len(index) > 1 else jnp.append(index, leaf.shape[0] + 1)
+
     def gather(tree):
-        take = by_shard(lambda leaf, index: jnp.take(leaf, index, axis=0, mode="clip"))
+        @by_shard
+        def take(leaf, index):
+            return jnp.take(leaf, several(index, leaf), axis=0, mode="clip")[: len(index)]
+
         return jax.tree.map(lambda leaf: take(leaf, index), tree)
 
     def scatter(tree, index, new):
-        put = by_shard(lambda leaf, index, value: leaf.at[index].set(value, mode="drop", unique_indices=True))
+        @by_shard
+        def put(leaf, index, value):
+            at = several(index, leaf)
+            value = jnp.pad(value, [(0, len(at) - len(index))] + [(0, 0)] * (value.ndim - 1))
+            return leaf.at[at].set(value, mode="drop", unique_indices=True)
+
         return jax.tree.map(lambda leaf, value: put(leaf, index, value), tree, new)
 
     def slotwise(values, leaf):  # [slots] against [slots, layers, ., .]

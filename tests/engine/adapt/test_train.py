@@ -9,9 +9,8 @@ import pytest
 
 from selfadapt import Adapters, TokenSequence, Update, adapt, load_model
 from selfadapt.engine import memory
-from selfadapt.engine.adapt import schedule
+from selfadapt.engine.adapt import schedule, training_step
 from selfadapt.engine.adapt.train import initial_adapters
-from selfadapt.engine.adapt.training_step import program
 from selfadapt.engine.adapt.work import plan_work
 from selfadapt.errors import OutOfMemoryError
 from selfadapt.models import decoder
@@ -260,13 +259,29 @@ def test_one_compilation_of_a_shape_serves_any_mixture(model):
         base.replace(sequences=[("ab", "cdefgh")], loss="target", shuffle=False, seed=4),
     ]
     adapt(model, [base] * 4)
-    compiled = program("cpu")._cache_size()
+    compiled = training_step.program("cpu")._cache_size()
     adapters = adapt(model, mixture)
-    assert program("cpu")._cache_size() == compiled
+    assert training_step.program("cpu")._cache_size() == compiled
     assert adapters.status == ["ok"] * 4
     assert adapters.stats["padding_overhead"] == pytest.approx(
         adapters.stats["padded_tokens"] / adapters.stats["tokens"] - 1
     )
+
+
+def test_a_training_step_of_one_adapter_does_not_copy_the_others(model):
+    def temporaries(count):
+        updates = [Update(sequences(k, [100] * 4), rank=8, batch_size=4, targets="all-linear") for k in range(count)]
+        (stream,) = plan_work(model, updates).chunks[0]
+        step = next(stream.training_steps())
+        assert step.slots == 1
+        start = initial_adapters(model.config, stream.updates)
+        state = training_step.initial_state(start.lora, optimizer=stream.optimizer, accumulate=False)
+        options = dict(config=model.config, optimizer=stream.optimizer, remat=False, shards=1)
+        program = training_step.lower(model.params, state, stream.batch(step), None, **options).compile()
+        return program.memory_analysis().temp_size_in_bytes, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+    (few, small), (many, large) = temporaries(4), temporaries(32)
+    assert many - few < 0.05 * (large - small)
 
 
 def test_a_step_too_large_for_one_micro_batch_accumulates_its_gradient(model, monkeypatch):
