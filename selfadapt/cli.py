@@ -138,6 +138,13 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
+    if (arguments.reproduction is None) == (not arguments.files):
+        raise UserError("give either result files, `selfadapt analyze FILE...`, or --reproduction DIR")
+    if arguments.reproduction is not None:
+        from selfadapt.seal import reproduction
+
+        print(reproduction.reproduction(arguments.reproduction))
+        return
     from selfadapt.seal import analyze
 
     print(analyze.analyze_command(arguments.files))
@@ -288,9 +295,13 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         _analyze,
         "recompute the tables of SEAL's published result files",
         "Reads SEAL's result files (JSON) and prints their statistics, recomputed from the individual verdicts,\n"
-        "with confidence intervals and paired tests.",
+        "with confidence intervals and paired tests. With --reproduction, prints the published tables beside what the\n"
+        "files of a directory give, as in docs/reproduction.md.",
     )
-    analyze.add_argument("files", nargs="+", metavar="FILE", help="a result file of SEAL's knowledge incorporation")
+    analyze.add_argument("files", nargs="*", metavar="FILE", help="a result file of SEAL's knowledge incorporation")
+    analyze.add_argument(
+        "--reproduction", metavar="DIR", help="SEAL's repository, or a folder with some of its result files"
+    )
     report = command(
         "report",
         _report,

@@ -58,7 +58,7 @@ def test_train_hands_the_overridden_config_to_the_loop(train, loop, tmp_path):
         (["train", "--config=x.py", "--workdir=y", "stray"], "unrecognized arguments: stray"),
         (["train", "--config=absent.py", "--workdir=y"], "there is no config file absent.py"),
         (["report", "--workdir=y", "--config.rounds=2"], "takes no config"),
-        (["analyze"], "required: FILE"),
+        (["analyze"], "give either result files"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(arguments, message, capsys):

@@ -307,6 +307,8 @@ def _check_cpt(content: Mapping[str, Any]) -> None:
     source = "server_reply" if "server_reply" in content else "per_question"
     _require(content, "the file", "overall" if source == "server_reply" else "metrics")
     _require(content[source], source, "baseline_correct", "adapter_correct")
+    for title, kept in content.get("per_article", {}).items():
+        _require(kept, f"per_article, {title!r}", "adapter_correct")
     sizes = [len(content[source][name]) for name in ("baseline_correct", "adapter_correct")]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise InvalidValueError(

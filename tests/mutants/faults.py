@@ -369,6 +369,56 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/seal/checks.py",
+        "tests/seal/test_checks.py",
+        (
+            "the last of equal edits is taken",
+            'best = [max(edits, key=lambda edit: edit[0]["adapter_mean"]) for _, edits in scored]  # the first of equal ones',
+            'best = [max(reversed(edits), key=lambda edit: edit[0]["adapter_mean"]) for _, edits in scored]',
+            "test_the_first_of_the_best_edits_is_taken_by_absolute_accuracy_also_where_it_hurts",
+        ),
+        (
+            "an edit that changes nothing improves",
+            'improve=sum(stats["gain_mean"] > 0 for stats in every),',
+            'improve=sum(stats["gain_mean"] >= 0 for stats in every),',
+            "test_the_first_of_the_best_edits_is_taken_by_absolute_accuracy_also_where_it_hurts",
+        ),
+        (
+            "a prompt is looked for in the passages",
+            "return sum(any(passage in prompt for passage in passages) for prompt in prompts)",
+            "return sum(any(prompt in passage for passage in passages) for prompt in prompts)",
+            "test_a_prompt_with_a_passage_of_the_evaluation_is_a_leak",
+        ),
+    ),
+    *_faults(
+        "selfadapt/seal/reproduction.py",
+        "tests/seal/test_reproduction.py",
+        (
+            "the row of the base model has the adapted accuracy",
+            'return _Side(unit, baseline if row.side == "baseline" else adapter, baseline)',
+            "return _Side(unit, adapter, baseline)",
+            "test_each_row_has_the_published_number_beside_the_mean_over_passages",
+        ),
+        (
+            "published comparisons have the wrong sign",
+            "found = compare(pair.a, pair.b, before.unit, before.values, after.values)",
+            "found = compare(pair.a, pair.b, before.unit, after.values, before.values)",
+            "test_methods_are_compared_passage_by_passage_where_both_files_are_there",
+        ),
+        (
+            "one of two versions of a result file is read",
+            "if len(found) > 1:",
+            "if len(found) > 2:",
+            "test_a_file_of_two_versions_is_an_error_that_names_both",
+        ),
+        (
+            "the continual matrix has deviations for standard errors",
+            'root = math.sqrt(results.content["n_sequences"])',
+            "root = 1.0",
+            "test_runs_of_the_continual_experiment_are_the_units_of_its_intervals",
+        ),
+    ),
+    *_faults(
         "selfadapt/seal/continual.py",
         "tests/seal/test_continual.py",
         (
