@@ -177,9 +177,46 @@ PRESETS: dict[str, dict[str, Any]] = {
         "outer.rest_em.epochs": 18,  # directives are short, and few solve a task
         "outer.rest_em.select": "improvement",  # not edits of tasks that are solved in context
     },
+    # LSE (arXiv 2603.18620, appendix A): 32 situations a round with 4 edits each, 10 problems in a summary.
+    "lse": {
+        "contexts": 32,
+        "edits": 4,
+        "inner_runs": 1,
+        "invalid_reward": -1.0,
+        "sampling.temperature": 1.0,
+        "sampling.top_p": 1.0,
+        "sampling.max_new_tokens": 16384,
+        "answer.max_new_tokens": 4096,
+        "answer.stop": (),  # to the end of the sequence
+        "evaluation.contexts": 10,
+        "domain.environments": 200,
+        "domain.batch": 10,
+        **_update(
+            "outer.rest_em", rank=64, alpha=128.0, targets="all-linear", learning_rate=3e-4, epochs=2, batch_size=10
+        ),
+        "outer.rest_em.select": "best_improving",
+    },
+    # The embedded model "tiny_rules" and its world.
+    "tiny_lse": {
+        "contexts": 32,
+        "edits": 4,
+        "inner_runs": 1,
+        "invalid_reward": -1.0,
+        "sampling.temperature": 1.0,
+        "sampling.top_p": 1.0,
+        "sampling.max_new_tokens": 96,  # twelve lines of eight
+        "answer.max_new_tokens": 16,
+        "answer.stop": ("\n",),
+        "evaluation.contexts": 32,
+        "domain.environments": 32,
+        "domain.batch": 5,
+        **_TINY_FINETUNING,
+        "outer.rest_em.select": "best_improving",
+    },
 }
 # The updates by gradient train an adapter like ReST-EM's. SEAL's paper has no values for them (it found GRPO and PPO
-# unstable): a tenth of its learning rate is a start. Those of "tiny" were chosen on seed 100 (docs/results.md).
+# unstable): a tenth of its learning rate is a start. Those of "tiny" were chosen on seed 100 (docs/results.md). LSE's
+# code takes one step per round on all edits.
 _POLICY_UPDATES = ("reinforce", "rloo", "grpo", "ppo", "dpo")
 _POLICY_TRAINING: dict[str, dict[str, Any]] = {
     "seal": dict.fromkeys(_POLICY_UPDATES, {"learning_rate": 3e-5, "batch_size": 50, "epochs": 2}),
@@ -188,6 +225,9 @@ _POLICY_TRAINING: dict[str, dict[str, Any]] = {
         "grpo": {"learning_rate": 3e-3, "batch_size": 16, "epochs": 2},
         "dpo": {"learning_rate": 3e-4, "batch_size": 8, "epochs": 4},
     },
+    "lse": dict.fromkeys(
+        _POLICY_UPDATES, {"learning_rate": 1e-6, "batch_size": 128, "epochs": 1, "weight_decay": 0.01}
+    ),
 }
 for _name, _values in PRESETS.items():
     _own = {name: _values[f"outer.rest_em.{name}"] for name in ("rank", "alpha", "targets")} | {"schedule": "constant"}
@@ -196,14 +236,16 @@ for _name, _values in PRESETS.items():
         _once = {"epochs": 1} if _outer in ("reinforce", "rloo") else {}
         _values |= _update(f"outer.{_outer}", **_own | _training | _once)
         del _values[f"outer.{_outer}.gradient_accumulation"]
-EMBEDDED = ("tiny", "tiny_grids")  # models that come with the package, which the presets "tiny" are for
+# Models that come with the package, which the presets "tiny" are for.
+EMBEDDED = ("tiny", "tiny_grids", "tiny_rules")
 
 
 def experiment(domain: str = "knowledge") -> ConfigDict:
     """Returns the fields that `selfadapt.experiment.train` reads; hyper-parameters are `None` until `resolve`.
 
     Args:
-      domain: whose fields `config.domain` and `config.data` have: "knowledge" (also for a domain of your own) or "arc".
+      domain: whose fields `config.domain` and `config.data` have: "knowledge" (also for a domain of your own), "arc"
+        or "instructions".
 
     Raises:
       InvalidValueError: there is no such domain.
@@ -216,8 +258,8 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     config.model = "tiny"  # the embedded model, a Hugging Face directory, or a hub id
     config.student = ""  # the model that is adapted and scored, where it is not the policy: like `model`
     config.dtype = "float32"  # or bfloat16
-    # Hyper-parameters that are None: "seal", "tiny", "seal_arc", "tiny_arc", or "auto" (those of the domain: tiny for
-    # an embedded model, else seal).
+    # Hyper-parameters that are None: "seal", "tiny", "seal_arc", "tiny_arc", "lse", "tiny_lse", or "auto" (those of the
+    # domain: tiny for an embedded model, else the paper's).
     config.preset = "auto"
     # How many devices each axis has (docs/scaling.md); one of them may be -1: all that the others leave.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
@@ -250,6 +292,9 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     # How the edits of a round are scored: "inner" (the questions that the adapted model answers), "proxy" (ratings of
     # their texts by a rubric; no inner update is run), or "both", of which the policy learns from `rubric.learn_from`.
     config.reward = "inner"
+    # In a round, an edit that cannot be applied has a reward this much above its task's without an edit; None: it is
+    # scored as the student as it is.
+    config.invalid_reward = config_dict.placeholder(float)
     # Who rates: "auto" (the tiny world checks edits), "model" (the policy as it is), or "endpoint", with the fields of
     # the grader "endpoint". prompt: a template file with {context} and {edit}.
     config.rubric = ConfigDict({"name": "auto", "learn_from": "inner"})
@@ -279,7 +324,7 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
             normalize = "edit" if name == "grpo" else "tokens"
             config.outer[name].update({"normalize": normalize, "kl": 0.0, "entropy": 0.0})
     # baseline: "running" (the mean of earlier rounds, of which `decay` remains in a round), "task" (the reward without
-    # an edit), or "none".
+    # an edit), "task_logit" (the same, as a difference of log-odds), or "none".
     config.outer.reinforce.update({"baseline": "running", "decay": 0.5})
     # Ratios are clipped to 1 - clip and 1 + clip_high; divide_by_std: advantages are in standard deviations of a task.
     config.outer.grpo.update({"clip": 0.2, "clip_high": 0.2, "divide_by_std": True})
@@ -309,7 +354,7 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     config.telemetry.profile = config_dict.placeholder(str)  # START:STOP, seconds of the run to trace
     config.telemetry.peak_flops = config_dict.placeholder(float)  # of one device, where its rate is not known
 
-    for name, value in PRESETS[_preset("seal", domain)].items():
+    for name, value in PRESETS[_PRESETS_OF[domain][0]].items():
         *groups, leaf = name.split(".")
         group = config
         for part in groups:
@@ -358,11 +403,20 @@ def _arc(config: ConfigDict) -> None:
     # directive. rates, epochs: those that random directives and the search for the best constant one choose from.
 
 
-DOMAINS = {"knowledge": _knowledge, "arc": _arc}
+def _instructions(config: ConfigDict) -> None:
+    """Adds the fields of instruction editing."""
+    # Where environments come from: "tiny_rules", or the dotted path of a module of your own with `make(config, model)`.
+    config.data.source = "tiny_rules"
+    # How an instruct model is asked for an instruction, "rewrite" or a template file (.txt), and whether the prompt is
+    # written with its chat template. An embedded model has its own form.
+    config.domain.prompt = "rewrite"
+    config.domain.chat = False
+    # environments: the training environments; batch: the problems of a summary.
 
 
-def _preset(size: str, domain: str) -> str:
-    return f"{size}_{domain}" if f"{size}_{domain}" in PRESETS else size
+DOMAINS = {"knowledge": _knowledge, "arc": _arc, "instructions": _instructions}
+# Of each domain, the preset with a paper's values and that of the embedded model.
+_PRESETS_OF = {"knowledge": ("seal", "tiny"), "arc": ("seal_arc", "tiny_arc"), "instructions": ("lse", "tiny_lse")}
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -383,9 +437,10 @@ def resolve(config: ConfigDict) -> ConfigDict:
     resolved = ConfigDict(config.to_dict())
     preset = resolved.get("preset", "auto")
     domain = resolved.get("domain", ConfigDict()).get("name", "")
+    paper, tiny = _PRESETS_OF.get(domain, _PRESETS_OF["knowledge"])
     if preset == "auto":
-        preset = _preset("tiny" if resolved.get("model") in EMBEDDED else "seal", domain)
-    fitting = [_preset(size, domain) for size in ("seal", "tiny")] if domain in DOMAINS else list(PRESETS)
+        preset = tiny if resolved.get("model") in EMBEDDED else paper
+    fitting = [paper, tiny] if domain in DOMAINS else list(PRESETS)
     if preset not in fitting:
         raise InvalidValueError(f"config.preset is {preset!r}; it must be auto or one of {', '.join(fitting)}")
     if "preset" in resolved:

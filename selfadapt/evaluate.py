@@ -24,6 +24,7 @@ from selfadapt.engine.adapt.schedule import optimizer_steps
 from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy, State
+from selfadapt.telemetry.progress import Advance
 from selfadapt.types import Edit, Outcome, Rejected, Task, TokenSequence, Update, is_policy_row, policy_row
 
 NONE, PASSAGE, ORACLE = "none", "passage", "oracle"
@@ -39,7 +40,7 @@ LACKING = "the file has fewer texts of this passage"  # the status of an edit
 _MOVED = " edits on untrained weights"
 ON_UNTRAINED_NOTE = "the trained policy's edits, applied to the untrained weights"
 
-RowPhase = Callable[[str, int, str, int], contextlib.AbstractContextManager[loop.Advance]]
+RowPhase = Callable[[str, int, str, int], contextlib.AbstractContextManager[Advance]]
 
 
 def on_untrained(name: str) -> str:

@@ -22,7 +22,7 @@ from selfadapt.checkpoint.rounds import Checkpoints
 from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.config import check_command, check_workdir, save_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import Domain, Rated, Recorded, Searchable, make_domain
+from selfadapt.domains import Domain, Prepared, Rated, Recorded, Searchable, make_domain
 from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.evaluate import Evaluation, Reference
 from selfadapt.loop import Settings
@@ -37,7 +37,7 @@ from selfadapt.report.record import Record, Recorder
 from selfadapt.report.summary import format_ladder, summarize, versions
 from selfadapt.telemetry import phases
 from selfadapt.telemetry.metrics import MetricsWriter
-from selfadapt.telemetry.progress import Progress
+from selfadapt.telemetry.progress import Advance, Progress
 from selfadapt.telemetry.sinks import Sinks
 from selfadapt.types import UNTRAINED, Task, policy_row
 
@@ -111,6 +111,9 @@ def train(
             for path, reason in checkpoints.damaged:
                 _damaged(writer, progress, path, reason)
             run = _Run(config, settings, domain, outer, Recorder(record, writer, domain), progress, meters, stored)
+            if isinstance(domain, Prepared):
+                run.domain = domain = run.prepare(domain, start, workdir)
+                heldout = domain.tasks("heldout", config.evaluation.contexts)
             evaluation = Evaluation(
                 domain,
                 heldout,
@@ -211,14 +214,26 @@ class _Run:
     stored: DurableUnits
 
     @contextlib.contextmanager
-    def phase(self, name: str, total: int, label: str, round: int) -> Iterator[loop.Advance]:
+    def phase(self, name: str, total: int, label: str, round: int) -> Iterator[Advance]:
         """Shows and measures a phase."""
-        unit = {"sample": "task", "improve": "update", "rate": "edit"}.get(name, "adapter")
+        unit = {"sample": "task", "improve": "update", "rate": "edit", "grow trees": "round"}.get(name, "adapter")
         with (
             self.progress.phase(name, total=total, unit=unit, label=f"{label}: {name}") as step,
             self.meters.phase(name, round=round, label=label),
         ):
             yield step.advance
+
+    def prepare(self, domain: Prepared, start: State, workdir: pathlib.Path) -> Domain:
+        """Returns the domain with the tasks that are made with the models, and writes its files about them."""
+
+        def phase(name: str, total: int) -> contextlib.AbstractContextManager[Advance]:
+            return self.phase(name, total, "before the first round", 0)
+
+        with self.stored.within("prepare").active():
+            prepared = domain.prepare(start, phase)
+        if distributed.is_main() and isinstance(prepared, Prepared):
+            files.write_tree(workdir, prepared.artifacts())
+        return prepared
 
     def rows(self, evaluation: Evaluation, rows: Any) -> None:
         """Records rows of the evaluation as they are computed."""
@@ -233,7 +248,7 @@ class _Run:
         number = state.round + 1
         tasks = self.domain.tasks("train", self.config.contexts, state.round)
 
-        def phase(name: str, total: int) -> contextlib.AbstractContextManager[loop.Advance]:
+        def phase(name: str, total: int) -> contextlib.AbstractContextManager[Advance]:
             return self.phase(name, total, f"round {number}", number)
 
         with self.stored.round(number).active():

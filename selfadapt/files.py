@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfadapt.errors import UserError
@@ -67,6 +67,14 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
 def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
     """Writes `value` as an indented JSON document, atomically (see `plain`, `write_text`)."""
     return write_text(path, json.dumps(plain(value), indent=2) + "\n")
+
+
+def write_tree(folder: str | os.PathLike, contents: Mapping[str, Any]) -> None:
+    """Writes JSON documents by their path in a folder, whose parts are made if need be (see `write_json`)."""
+    for name, value in contents.items():
+        path = pathlib.Path(folder) / name
+        make_directory(path.parent)
+        write_json(path, value)
 
 
 def read_json(path: str | os.PathLike, wanted: str, error: type[UserError] = UserError) -> Any:

@@ -9,10 +9,9 @@ Work inside a round is looked up in `selfadapt.checkpoint.units.current()`, so t
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from selfadapt.models.lora import Adapters
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import OuterUpdate, Report
 from selfadapt.telemetry import meter
+from selfadapt.telemetry.progress import Advance, Phase, silent
 from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, Update
 
 
@@ -49,6 +49,8 @@ class Settings:
       reward: how the edits of a round are scored: "inner" (the questions that the adapted student answers), "proxy"
         (ratings of their texts, `selfadapt.domains.Rated`, and no inner update), or "both".
       learn_from: the reward that the outer update gets of "both": "inner" or "proxy".
+      invalid_reward: in a round, the reward of an edit that cannot be applied is this more than its task's without an
+        edit; `None` leaves it scored as the student as it is.
     """
 
     seed: int
@@ -63,6 +65,7 @@ class Settings:
     seed_offset: int = 0
     reward: str = "inner"
     learn_from: str = "inner"
+    invalid_reward: float | None = None
 
     @classmethod
     def of(cls, config: Any) -> Settings:
@@ -79,16 +82,13 @@ class Settings:
             at_once=config.at_once,
             reward=config.reward,
             learn_from=config.rubric.learn_from,
+            invalid_reward=config.invalid_reward,
         )
 
     @property
     def by_proxy(self) -> bool:
         """Whether the outer update learns from the proxy."""
         return self.reward == "proxy" or (self.reward == "both" and self.learn_from == "proxy")
-
-
-Advance = Callable[[int], None]
-Phase = Callable[[str, int], contextlib.AbstractContextManager[Advance]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +108,13 @@ class Round:
     report: Report
 
 
-@contextlib.contextmanager
-def _silent(name: str, total: int) -> Iterator[Advance]:
-    del name, total
-    yield lambda count: None
-
-
 def run_round(
     state: State,
     domain: Domain,
     tasks: Sequence[Task],
     outer: OuterUpdate,
     settings: Settings,
-    phase: Phase = _silent,
+    phase: Phase = silent,
 ) -> tuple[State, Round]:
     """Runs one round of the outer loop.
 
@@ -155,6 +149,11 @@ def run_round(
     if settings.reward != "inner":
         with phase("rate", len(edits)) as advance, stored.within("rate").active():
             outcomes = rate(domain, tasks, pairs, outcomes, settings, advance)
+    if (penalty := settings.invalid_reward) is not None:
+        outcomes = [
+            each if each.status == "ok" else dataclasses.replace(each, reward=baselines[each.edit.task_id] + penalty)
+            for each in outcomes
+        ]
     with phase("improve", 1) as advance, stored.within("improve").active():
         pytree, state, report = outer.update(state.outer, state, baselines, outcomes)
         advance(1)

@@ -13,16 +13,17 @@ from selfadapt.defaults import PRESETS, experiment, resolve
 QUICKSTART = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
-@pytest.mark.parametrize("domain", ["", "_arc"])
-def test_presets_set_the_same_fields_to_values_of_the_same_types(domain):
-    seal, tiny = PRESETS[f"seal{domain}"], PRESETS[f"tiny{domain}"]
-    assert set(seal) == set(tiny)
-    assert {name: type(value) for name, value in seal.items()} == {name: type(value) for name, value in tiny.items()}
+@pytest.mark.parametrize(("paper", "tiny"), [("seal", "tiny"), ("seal_arc", "tiny_arc"), ("lse", "tiny_lse")])
+def test_presets_set_the_same_fields_to_values_of_the_same_types(paper, tiny):
+    paper, tiny = PRESETS[paper], PRESETS[tiny]
+    assert set(paper) == set(tiny)
+    assert {name: type(value) for name, value in paper.items()} == {name: type(value) for name, value in tiny.items()}
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_a_resolved_config_leaves_no_hyper_parameter_open(preset):
-    config = experiment("arc" if preset.endswith("arc") else "knowledge")
+    domains = {"arc": "arc", "lse": "instructions"}
+    config = experiment(domains.get(preset.rpartition("_")[2], "knowledge"))
     config.preset = preset
     resolved = resolve(config)
     for group in ("sampling", "answer", "inner", "outer", "evaluation", "domain", "data"):
@@ -67,7 +68,7 @@ def test_a_preset_is_of_the_configs_domain_and_auto_finds_it():
     config.preset = "seal"
     with pytest.raises(ValueError, match=r"config\.preset is 'seal'; it must be auto or one of seal_arc, tiny_arc"):
         resolve(config)
-    with pytest.raises(ValueError, match=r"there is no domain 'arcs' \(there are knowledge, arc\)"):
+    with pytest.raises(ValueError, match=r"there is no domain 'arcs' \(there are knowledge, arc, instructions\)"):
         experiment("arcs")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from selfadapt.config import find_factory
-from selfadapt.domains.base import Applied, Domain, Rated, Recorded, Referenced, Searchable
+from selfadapt.domains.base import Applied, Domain, Prepared, Rated, Recorded, Referenced, Searchable
 
 if TYPE_CHECKING:
     from selfadapt.models.model import Model
 
-__all__ = ["Applied", "Domain", "Rated", "Recorded", "Referenced", "Searchable", "make_domain"]
+__all__ = ["Applied", "Domain", "Prepared", "Rated", "Recorded", "Referenced", "Searchable", "make_domain"]
 
-NAMES = ("arc", "knowledge")
+NAMES = ("arc", "instructions", "knowledge")
 
 
 def make_domain(config: Any, policy: Model, student: Model | None = None) -> Domain:

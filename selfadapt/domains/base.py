@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from selfadapt.types import ContextEdit, Outcome, Rejected, Task, Update
+
+if TYPE_CHECKING:
+    from selfadapt.models.policy import State
+    from selfadapt.telemetry.progress import Phase
 
 Applied = Update | ContextEdit | Rejected
 
@@ -87,6 +91,25 @@ class Referenced(Protocol):
         Raises:
           UserError: a row cannot be computed. It is called before any compute is spent.
         """
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A domain whose tasks are made with the models, once, before the first round."""
+
+    def prepare(self, state: State, phase: Phase) -> Domain:
+        """Returns the domain with these tasks.
+
+        Until then `tasks` returns as many of them with what needs no model, and raises what it would raise later. A run
+        that resumes calls this again: what takes long is looked up in `selfadapt.checkpoint.units.current()`.
+
+        Args:
+          state: the state before the first round.
+          phase: wraps each phase, for a progress display; it is called with the phase's name and number of units.
+        """
+
+    def artifacts(self) -> Mapping[str, Any]:
+        """Returns JSON files about the preparation by their path in the workdir."""
 
 
 @runtime_checkable

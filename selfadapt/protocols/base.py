@@ -9,10 +9,9 @@ from typing import Any
 from typing import Protocol as Interface
 
 from selfadapt.checkpoint.units import Units
-from selfadapt.loop import Advance
 from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.telemetry.phases import Telemetry
-from selfadapt.telemetry.progress import Progress
+from selfadapt.telemetry.progress import Advance, Progress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from selfadapt.defaults import experiment
 
 _OUTER_LOOP = (
     *("student", "rounds", "contexts", "edits", "inner_runs", "at_once"),
-    *("shuffle_rewards", "reward", "rubric", "outer"),
+    *("shuffle_rewards", "reward", "invalid_reward", "rubric", "outer"),
 )
 
 

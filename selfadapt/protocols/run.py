@@ -82,9 +82,7 @@ def evaluate(config: Any, workdir: str | os.PathLike, *, domain: Domain | None =
             "seconds": round(sum(seconds.values()), 3),
         }
         if distributed.is_main():
-            for name, value in measured.files.items():
-                files.make_directory((workdir / name).parent)
-                files.write_json(workdir / name, value)
+            files.write_tree(workdir, measured.files)
             files.write_json(workdir / "summary.json", summary)
         writer.event("finished", seconds=summary["seconds"])
     if distributed.is_main():

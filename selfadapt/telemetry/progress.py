@@ -6,12 +6,22 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
 import tqdm
 
 from selfadapt.parallel.distributed import is_main
+
+Advance = Callable[[int], None]  # called with the number of units that were finished
+Phase = Callable[[str, int], contextlib.AbstractContextManager[Advance]]  # called with a phase's name and its units
+
+
+@contextlib.contextmanager
+def silent(name: str, total: int) -> Iterator[Advance]:
+    """A `Phase` that shows nothing."""
+    del name, total
+    yield lambda count: None
 
 
 class Progress:

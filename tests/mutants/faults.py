@@ -1398,4 +1398,56 @@ FAULTS = (
             "test_ratings_are_shares_of_lines_and_facts_from_one_to_five",
         ),
     ),
+    *_faults(
+        "selfadapt/domains/instructions/domain.py",
+        "tests/domains/instructions/test_domain.py",
+        (
+            "an edit that cannot be applied is asked without an instruction",
+            "return [environment.prompt(problem, context or task.data.instruction) for problem in environment.holdout]",
+            "return [environment.prompt(problem, context) for problem in environment.holdout]",
+            "test_an_edit_becomes_the_instruction_of_the_same_holdout_that_the_baseline_is_asked",
+        ),
+        (
+            "the baseline is the seed instruction",
+            "return ContextEdit(task.data.instruction)",
+            "return ContextEdit(task.data.environment.seed_instruction)",
+            "test_an_edit_becomes_the_instruction_of_the_same_holdout_that_the_baseline_is_asked",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/instructions/nodes.py",
+        "tests/domains/instructions/test_nodes.py",
+        (
+            "a summary begins with a problem of the holdout",
+            "first = len(lines) - len(each.batch)",
+            "first = max(0, len(lines) - len(each.batch) - 1)",
+            "test_a_batch_of_instructions_is_scored_as_each_problem_of_each_alone",
+        ),
+        (
+            "all environments draw the same places of their pools",
+            'draw = random.Random(f"summary {seed} {environment.id} {round}")',
+            'draw = random.Random(f"summary {seed} {round}")',
+            "test_the_problems_of_a_round_are_of_the_pool_and_differ_by_round_environment_and_seed",
+        ),
+    ),
+    *_faults(
+        "selfadapt/loop.py",
+        "tests/domains/instructions/test_domain.py",
+        (
+            "an edit that cannot be applied has the same reward whatever its task",
+            'each if each.status == "ok" else dataclasses.replace(each, reward=baselines[each.edit.task_id] + penalty)',
+            'each if each.status == "ok" else dataclasses.replace(each, reward=penalty)',
+            "test_an_edit_that_cannot_be_applied_loses_the_configs_reward_and_keeps_its_reason",
+        ),
+    ),
+    *_faults(
+        "selfadapt/outer/reinforce.py",
+        "tests/outer/test_policy_gradient.py",
+        (
+            "odds of edits that could not be applied",
+            "advantages = np.where(applied, log_odds(experience.rewards) - log_odds(baseline), advantages)",
+            "advantages = log_odds(experience.rewards) - log_odds(baseline)",
+            "test_advantages_are_differences_from_the_task_without_an_edit_of_rewards_or_of_log_odds",
+        ),
+    ),
 )

@@ -214,6 +214,22 @@ def test_the_running_baseline_is_a_moving_average_of_rewards(policy, outcomes):
         outer_of("reinforce", baseline="task").update(outer.init(policy), State(policy, policy), {}, outcomes)
 
 
+def test_advantages_are_differences_from_the_task_without_an_edit_of_rewards_or_of_log_odds(outcomes):
+    rewards, status = (0.9, 0.5, 0.0, -0.75), ("ok", "ok", "ok", "no instruction")
+    given = [dataclasses.replace(o, reward=r, status=s) for o, r, s in zip(outcomes, rewards, status, strict=False)]
+    extra = {"mean": np.float32(0), "rounds": np.int32(0)}
+
+    def advantages(baseline, p):
+        lesson = outer_of("reinforce", baseline=baseline).lesson(Experience(given, {"a": p}, (), (), extra))
+        return lesson.data["advantage"]
+
+    assert advantages("task", 0.25) == pytest.approx([0.65, 0.25, -0.25, -1])
+    assert advantages("none", 0.25) == pytest.approx(rewards)
+    # 0.9 is 9 to 1, 0.25 is 1 to 3; 0 counts as 1 to 99. What could not be applied has no odds.
+    assert advantages("task_logit", 0.25) == pytest.approx([np.log(27), np.log(3), np.log(3 / 99), -1])
+    assert advantages("task_logit", 0.0) == pytest.approx([np.log(9 * 99), np.log(99), 0, -0.75])
+
+
 def test_all_weights_are_trained_and_a_student_can_follow(policy, outcomes):
     _, state, _ = updated(policy, outcomes, "grpo", train="all", learning_rate=1e-3, update_student=True)
     assert state.policy.adapter is None and state.student is state.policy and state.policy.version == 1

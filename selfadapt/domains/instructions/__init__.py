@@ -1,1 +1,29 @@
 """Instructions that a policy rewrites after seeing how a frozen model answers with them (LSE, arXiv 2603.18620)."""
+
+from selfadapt.domains.instructions.domain import Instructions, Situation, make
+from selfadapt.domains.instructions.environment import (
+    EditStyle,
+    Environment,
+    EnvironmentSource,
+    Evaluated,
+    Explained,
+    Problem,
+    Verdict,
+)
+from selfadapt.domains.instructions.nodes import Candidate, NodeResult, evaluate_nodes
+
+__all__ = [
+    "Candidate",
+    "EditStyle",
+    "Environment",
+    "EnvironmentSource",
+    "Evaluated",
+    "Explained",
+    "Instructions",
+    "NodeResult",
+    "Problem",
+    "Situation",
+    "Verdict",
+    "evaluate_nodes",
+    "make",
+]

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from selfadapt.domains.instructions.environment import Environment, Problem, Verdict
 from selfadapt.domains.sql import Result, same_result
@@ -96,6 +97,12 @@ class TinyRules:
     def describe(self, environment: Environment, instruction: str) -> dict[str, int]:
         """Returns `describe`."""
         return describe(environment, instruction)
+
+
+def make(config: Any, model: Any = None) -> TinyRules:
+    """Returns the world with the seed of an experiment."""
+    del model
+    return TinyRules(config.seed)
 
 
 def oracle_instruction(environment: Environment) -> str:

@@ -1,0 +1,273 @@
+"""LSE's domain (arXiv 2603.18620): an edit is a new instruction, and its reward is measured on a fixed holdout.
+
+The policy is the editor; the student is the model that answers, and it stays as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfadapt.checkpoint import units
+from selfadapt.domains.base import Applied
+from selfadapt.domains.instructions.environment import (
+    EditStyle,
+    Environment,
+    EnvironmentSource,
+    Evaluated,
+    Explained,
+)
+from selfadapt.domains.instructions.nodes import (
+    Candidate,
+    Room,
+    draw_batch,
+    evaluate_nodes,
+    summary_from_json,
+    summary_to_json,
+)
+from selfadapt.domains.instructions.sources import make_source
+from selfadapt.domains.instructions.style import FIELDS, REWRITE, TaggedStyle
+from selfadapt.errors import InvalidEdit, InvalidValueError
+from selfadapt.models.model import Model
+from selfadapt.models.policy import State
+from selfadapt.telemetry.progress import Phase
+from selfadapt.templates import SUFFIX, load_template
+from selfadapt.types import ContextEdit, Question, Task
+
+PROMPT = "rewrite"  # the key of the edit prompt that the package has
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """What the editor rewrites; the data of a task.
+
+    Attributes:
+      environment: the environment.
+      instruction: the current instruction.
+      summary: how the model answered some problems of the pool with it.
+    """
+
+    environment: Environment
+    instruction: str
+    summary: tuple[Evaluated, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Instructions:
+    """The domain; `make` builds it from a config.
+
+    Held-out tasks are environments with their seed instructions. Training tasks are those of a fixed set of
+    environments, which take turns.
+
+    Attributes:
+      source: supplies environments.
+      style: how the editor reads summaries and writes instructions.
+      room: checks the lengths of prompts.
+      environments: the number of training environments.
+      heldout: the number of held-out ones.
+      batch: problems of a summary.
+      stop: strings that end an answer.
+      seed: draws the problems of summaries.
+      situations: for each split its situations by task id, in order; empty before `prepare`.
+    """
+
+    source: EnvironmentSource
+    style: EditStyle
+    room: Room
+    environments: int
+    heldout: int
+    batch: int
+    stop: tuple[str, ...]
+    seed: int
+    situations: Mapping[str, Mapping[str, Situation]] = dataclasses.field(default_factory=dict)
+
+    def tasks(self, split: str, count: int, round: int = 0) -> list[Task]:
+        """Returns tasks: the next ones each round for "train", and again from the first after the last.
+
+        Raises:
+          UserError: there are too few environments, or a prompt is too long for a model.
+        """
+        situations = self.situations.get(split) or self._seeds(split)
+        if split != "train":
+            if count > len(situations):
+                raise InvalidValueError(f"there are {len(situations)} held-out environments, and {count} are needed")
+            return [_task(*each) for each in list(situations.items())[:count]]
+        turns = list(situations.items())
+        tasks = []
+        for place in range(count * round, count * (round + 1)):
+            turn, index = divmod(place, len(turns))
+            id, situation = turns[index]
+            tasks.append(_task(f"{id}, turn {turn + 1}" if turn else id, situation))
+        return tasks
+
+    def _seeds(self, split: str) -> dict[str, Situation]:
+        """Returns the environments of a split with their seed instructions, and without summaries."""
+        found = self.source.environments(split, self.environments if split == "train" else self.heldout)
+        for environment in found:
+            try:
+                self.room.check_answers(
+                    environment, environment.seed_instruction, [*environment.holdout, *environment.pool]
+                )
+            except InvalidEdit as error:
+                raise InvalidValueError(
+                    f"{self.source.name}: environment {environment.id!r}: with its seed, {error}; lower "
+                    "config.answer.max_new_tokens, or use a model with a longer context"
+                ) from None
+        return {each.id: Situation(each, each.seed_instruction) for each in found}
+
+    def prepare(self, state: State, phase: Phase) -> Instructions:
+        """Returns the domain whose situations have summaries, of the answers of the state's student.
+
+        Raises:
+          InvalidValueError: a summary makes a prompt that is too long for the editor.
+        """
+        situations = {split: self._summarized(split, state, phase) for split in ("heldout", "train")}
+        return dataclasses.replace(self, situations=situations)
+
+    def _summarized(self, split: str, state: State, phase: Phase) -> dict[str, Situation]:
+        seeds = self._seeds(split)
+
+        def answered() -> list[list[dict[str, Any]]]:
+            candidates = [
+                Candidate(each.environment, each.instruction, draw_batch(each.environment, self.batch, self.seed, 0))
+                for each in seeds.values()
+            ]
+            options: dict[str, Any] = dict(max_new_tokens=self.room.answer_tokens, stop=self.stop, holdout=False)
+            return [summary_to_json(each.summary) for each in evaluate_nodes(state.student, candidates, **options)]
+
+        with phase("summarize", len(seeds)) as advance:
+            summaries = units.current().once(f"summaries {split}", answered)
+            advance(len(seeds))
+        found = {}
+        for (id, seed), lines in zip(seeds.items(), summaries, strict=True):
+            found[id] = dataclasses.replace(seed, summary=summary_from_json(seed.environment, lines))
+            try:
+                self.room.check_edit(self._prompt(found[id]))
+            except InvalidEdit as error:
+                raise InvalidValueError(
+                    f"{self.source.name}: environment {id!r}: {error}; lower config.domain.batch or "
+                    "config.sampling.max_new_tokens"
+                ) from None
+        return found
+
+    def artifacts(self) -> Mapping[str, Any]:
+        """Returns no files."""
+        return {}
+
+    def _prompt(self, situation: Situation) -> str:
+        return self.style.edit_prompt(situation.environment, situation.instruction, situation.summary)
+
+    def edit_prompt(self, task: Task) -> str:
+        """Returns the text that the editor continues with a new instruction."""
+        return self._prompt(task.data)
+
+    def apply(self, task: Task, text: str | None) -> Applied:
+        """Returns the new instruction as a context; without an edit, the current one.
+
+        Raises:
+          InvalidEdit: the text has no instruction that can be used, or one that makes prompts too long.
+        """
+        if text is None:
+            return self.unchanged(task)
+        instruction = self.style.parse_edit(text)
+        environment = task.data.environment
+        self.room.check_answers(environment, instruction, environment.holdout)
+        return ContextEdit(instruction)
+
+    def unchanged(self, task: Task) -> Applied:
+        """Returns the current instruction."""
+        return ContextEdit(task.data.instruction)
+
+    def baseline(self, task: Task) -> Applied:
+        """Returns the current instruction, which is asked the same holdout as the edits."""
+        return self.unchanged(task)
+
+    def questions(self, task: Task, context: str) -> list[str]:
+        """Returns the prompts of the holdout; without a context, which no edit is, with the current instruction."""
+        environment = task.data.environment
+        return [environment.prompt(problem, context or task.data.instruction) for problem in environment.holdout]
+
+    def grade(self, tasks: Sequence[Task], answers: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Returns the environment's verdict on each answer."""
+        environments = [task.data.environment for task in tasks]
+        return [
+            [verdict.reward for verdict in environment.verdicts(environment.holdout, texts)]
+            for environment, texts in zip(environments, answers, strict=True)
+        ]
+
+    def oracle(self, task: Task) -> str | None:
+        """Returns the source's best instruction, if it knows one."""
+        return self.source.oracle(task.data.environment) if isinstance(self.source, Explained) else None
+
+    def describe(self, task: Task, text: str) -> dict[str, int]:
+        """Returns the source's counts of an instruction's parts, if it has them; empty for an invalid edit."""
+        if not isinstance(self.source, Explained):
+            return {}
+        try:
+            return self.source.describe(task.data.environment, self.style.parse_edit(text))
+        except InvalidEdit:
+            return {}
+
+
+def _task(id: str, situation: Situation) -> Task:
+    holdout = situation.environment.holdout
+    questions = tuple(Question(problem.question, (problem.truth,), problem.id) for problem in holdout)
+    return Task(id, situation.instruction, questions, situation.environment.id, situation)
+
+
+def make(
+    config: Any, policy: Model, student: Model | None = None, *, source: EnvironmentSource | None = None
+) -> Instructions:
+    """Makes the domain from an experiment (`selfadapt.defaults.experiment("instructions")`).
+
+    Args:
+      config: the resolved experiment.
+      policy: the model that writes instructions.
+      student: the model that answers; the policy by default.
+      source: environments of your own, in place of what `config.data` describes.
+
+    Raises:
+      UserError: a field's value cannot be used, or the data cannot be used with these models.
+    """
+    student = policy if student is None else student
+    fields = config.domain
+    for name in ("batch", "environments"):
+        if fields[name] < 1:
+            raise InvalidValueError(f"config.domain.{name} is {fields[name]}; it must be at least 1")
+    source = make_source(config, student) if source is None else source
+    return Instructions(
+        source=source,
+        style=source.style or make_style(config, policy),
+        room=Room(policy, student, config.sampling.max_new_tokens, config.answer.max_new_tokens),
+        environments=fields.environments,
+        heldout=config.evaluation.contexts,
+        batch=fields.batch,
+        stop=tuple(config.answer.stop),
+        seed=config.seed,
+    )
+
+
+def make_style(config: Any, policy: Model) -> TaggedStyle:
+    """Returns the style that `config.domain.prompt` and `config.domain.chat` describe.
+
+    Raises:
+      UserError: the template cannot be used, or the policy's tokenizer has no chat template.
+    """
+    fields = config.domain
+    template = REWRITE
+    if fields.prompt.endswith(SUFFIX):
+        template = load_template(fields.prompt, ("instruction", "summary"), FIELDS, field="config.domain.prompt")
+    elif fields.prompt != PROMPT:
+        raise InvalidValueError(
+            f"config.domain.prompt is {fields.prompt!r}; it must be {PROMPT!r}, or a template file, {SUFFIX}, with "
+            "{instruction} and {summary}"
+        )
+    if not fields.chat:
+        return TaggedStyle(template)
+    if not getattr(policy.tokenizer, "chat_template", None):
+        raise InvalidValueError(
+            f"config.domain.chat is True, and the tokenizer of {config.model} has no chat template; set it to False, "
+            "or use an instruct model"
+        )
+    return TaggedStyle(template, policy.tokenizer)
