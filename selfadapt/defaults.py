@@ -191,6 +191,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation.contexts": 10,
         "domain.environments": 200,
         "domain.batch": 10,
+        "domain.tree_rounds": 20,
+        "domain.tree_edits": 1,
+        "domain.selection": "ucb",
+        "domain.ucb_c": 2.0,
         **_update(
             "outer.rest_em", rank=64, alpha=128.0, targets="all-linear", learning_rate=3e-4, epochs=2, batch_size=10
         ),
@@ -210,6 +214,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation.contexts": 32,
         "domain.environments": 32,
         "domain.batch": 5,
+        "domain.tree_rounds": 3,
+        "domain.tree_edits": 2,
+        "domain.selection": "ucb",
+        "domain.ucb_c": 0.3,
         **_TINY_FINETUNING,
         "outer.rest_em.select": "best_improving",
     },
@@ -405,13 +413,21 @@ def _arc(config: ConfigDict) -> None:
 
 def _instructions(config: ConfigDict) -> None:
     """Adds the fields of instruction editing."""
-    # Where environments come from: "tiny_rules", or the dotted path of a module of your own with `make(config, model)`.
+    # Where environments come from: "tiny_rules", "choice" (each subject is one), "sql" (each database), or the dotted
+    # path of a module of your own with `make(config, model)`.
     config.data.source = "tiny_rules"
+    # Of "choice" and "sql": a folder or hub id of data sets, or BIRD's file of questions; the subjects or databases to
+    # use, all by default; the same of held-out environments. holdout: the problems that instructions are scored on.
+    config.data.update({"path": "", "ids": (), "eval_path": "", "eval_ids": (), "holdout": 50})
+    # Of "sql": the folder of databases, and BIRD's file of their schemas ("": made from the databases).
+    config.data.update({"databases": "", "schemas": "", "eval_databases": "", "eval_schemas": ""})
     # How an instruct model is asked for an instruction, "rewrite" or a template file (.txt), and whether the prompt is
     # written with its chat template. An embedded model has its own form.
     config.domain.prompt = "rewrite"
     config.domain.chat = False
-    # environments: the training environments; batch: the problems of a summary.
+    # environments: the training environments, of which the untrained editor grows a tree each; batch: the problems of a
+    # summary. tree_rounds: rounds of growth, each of tree_edits edits of the node that the rule `selection` chooses
+    # ("ucb", "best" or "deepest"); ucb_c: the weight of exploration (docs/search.md).
 
 
 DOMAINS = {"knowledge": _knowledge, "arc": _arc, "instructions": _instructions}

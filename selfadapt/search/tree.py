@@ -166,6 +166,10 @@ class Tree:
         Raises:
           StorageError: the file cannot be written; one that was there is unchanged.
         """
+        write_json(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of LSE's `tree.json`."""
         nodes = [dataclasses.asdict(node) for node in self.nodes]
         tree = {
             "format_version": 1,
@@ -176,7 +180,7 @@ class Tree:
             "root_id": self.root.id,
             "nodes": [{name: node[name] for name in _NODE} | node["extra"] for node in nodes],
         }
-        write_json(path, tree | self.extra)
+        return tree | self.extra
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Tree:

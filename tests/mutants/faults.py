@@ -1450,4 +1450,40 @@ FAULTS = (
             "test_advantages_are_differences_from_the_task_without_an_edit_of_rewards_or_of_log_odds",
         ),
     ),
+    *_faults(
+        "selfadapt/search/growth.py",
+        "tests/search/test_growth.py",
+        (
+            "children are added to the root",
+            "node = tree.add_child(child.parent, child.instructions, **about, **found.kept)",
+            "node = tree.add_child(tree.root, child.instructions, **about, **found.kept)",
+            "test_trees_that_grow_together_are_those_that_grow_alone_step_by_step",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/instructions/growing.py",
+        "tests/domains/instructions/test_growing.py",
+        (
+            "an edit's key depends on the place of its tree",
+            'ids=[f"tree {environment.id} {round}" for environment in self.environments],',
+            'ids=[f"tree {place} {environment.id} {round}" for place, environment in enumerate(self.environments)],',
+            "test_a_tree_is_the_same_alone_in_a_batch_and_step_by_step",
+        ),
+        (
+            "invalid edits are forgotten",
+            'node.extra.setdefault(INVALID, []).append({"round_idx": round, "text": text, "reason": str(error)})',
+            'node.extra[INVALID] = [{"round_idx": round, "text": text, "reason": str(error)}]',
+            "test_an_edit_without_an_instruction_makes_no_node_and_keeps_its_reason",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/instructions/domain.py",
+        "tests/domains/instructions/test_growing.py",
+        (
+            "the situations that are best already come first",
+            "for environment, node, _ in sorted(nodes, key=lambda each: -each[2]):",
+            "for environment, node, _ in sorted(nodes, key=lambda each: each[2]):",
+            "test_training_situations_are_the_nodes_with_the_largest_potential_first",
+        ),
+    ),
 )

@@ -10,6 +10,7 @@ from selfadapt.domains.instructions.environment import (
     Problem,
     Verdict,
 )
+from selfadapt.domains.instructions.growing import Growth, grow_trees
 from selfadapt.domains.instructions.nodes import Candidate, NodeResult, evaluate_nodes
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "EnvironmentSource",
     "Evaluated",
     "Explained",
+    "Growth",
     "Instructions",
     "NodeResult",
     "Problem",
     "Situation",
     "Verdict",
     "evaluate_nodes",
+    "grow_trees",
     "make",
 ]

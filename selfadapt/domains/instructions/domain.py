@@ -18,19 +18,14 @@ from selfadapt.domains.instructions.environment import (
     Evaluated,
     Explained,
 )
-from selfadapt.domains.instructions.nodes import (
-    Candidate,
-    Room,
-    draw_batch,
-    evaluate_nodes,
-    summary_from_json,
-    summary_to_json,
-)
-from selfadapt.domains.instructions.sources import make_source
+from selfadapt.domains.instructions.growing import Growth, grow_trees, read_summary
+from selfadapt.domains.instructions.nodes import Room
+from selfadapt.domains.instructions.sources import chat_tokenizer, make_source
 from selfadapt.domains.instructions.style import FIELDS, REWRITE, TaggedStyle
 from selfadapt.errors import InvalidEdit, InvalidValueError
 from selfadapt.models.model import Model
-from selfadapt.models.policy import State
+from selfadapt.models.policy import Policy, State
+from selfadapt.search import Tree
 from selfadapt.telemetry.progress import Phase
 from selfadapt.templates import SUFFIX, load_template
 from selfadapt.types import ContextEdit, Question, Task
@@ -57,8 +52,8 @@ class Situation:
 class Instructions:
     """The domain; `make` builds it from a config.
 
-    Held-out tasks are environments with their seed instructions. Training tasks are those of a fixed set of
-    environments, which take turns.
+    Held-out tasks are environments with their seed instructions. Training tasks are the nodes of trees that the
+    untrained editor has grown on training environments, those of the largest potential first (`by_potential`).
 
     Attributes:
       source: supplies environments.
@@ -66,10 +61,9 @@ class Instructions:
       room: checks the lengths of prompts.
       environments: the number of training environments.
       heldout: the number of held-out ones.
-      batch: problems of a summary.
-      stop: strings that end an answer.
-      seed: draws the problems of summaries.
+      growth: how the trees grow.
       situations: for each split its situations by task id, in order; empty before `prepare`.
+      trees: those of the training environments, by id; empty before `prepare`.
     """
 
     source: EnvironmentSource
@@ -77,10 +71,9 @@ class Instructions:
     room: Room
     environments: int
     heldout: int
-    batch: int
-    stop: tuple[str, ...]
-    seed: int
+    growth: Growth
     situations: Mapping[str, Mapping[str, Situation]] = dataclasses.field(default_factory=dict)
+    trees: Mapping[str, Tree] = dataclasses.field(default_factory=dict)
 
     def tasks(self, split: str, count: int, round: int = 0) -> list[Task]:
         """Returns tasks: the next ones each round for "train", and again from the first after the last.
@@ -117,43 +110,36 @@ class Instructions:
         return {each.id: Situation(each, each.seed_instruction) for each in found}
 
     def prepare(self, state: State, phase: Phase) -> Instructions:
-        """Returns the domain whose situations have summaries, of the answers of the state's student.
+        """Returns the domain with the situations that the state's policy and student make.
 
         Raises:
-          InvalidValueError: a summary makes a prompt that is too long for the editor.
+          InvalidValueError: the summary of a seed makes a prompt that is too long for the editor.
         """
-        situations = {split: self._summarized(split, state, phase) for split in ("heldout", "train")}
-        return dataclasses.replace(self, situations=situations)
+        seeds = self._seeds("heldout")
+        environments = [each.environment for each in seeds.values()]
+        with units.current().within("heldout").active():
+            roots = self.grow(state.policy, state.student, environments, phase, rounds=0)
+        heldout = {
+            id: dataclasses.replace(seed, summary=read_summary(seed.environment, tree.root))
+            for (id, seed), tree in zip(seeds.items(), roots, strict=True)
+        }
+        environments = [each.environment for each in self._seeds("train").values()]
+        with units.current().within("train").active():
+            trees = self.grow(state.policy, state.student, environments, phase)
+        situations = {"heldout": heldout, "train": by_potential(environments, trees)}
+        named = {environment.id: tree for environment, tree in zip(environments, trees, strict=True)}
+        return dataclasses.replace(self, situations=situations, trees=named)
 
-    def _summarized(self, split: str, state: State, phase: Phase) -> dict[str, Situation]:
-        seeds = self._seeds(split)
-
-        def answered() -> list[list[dict[str, Any]]]:
-            candidates = [
-                Candidate(each.environment, each.instruction, draw_batch(each.environment, self.batch, self.seed, 0))
-                for each in seeds.values()
-            ]
-            options: dict[str, Any] = dict(max_new_tokens=self.room.answer_tokens, stop=self.stop, holdout=False)
-            return [summary_to_json(each.summary) for each in evaluate_nodes(state.student, candidates, **options)]
-
-        with phase("summarize", len(seeds)) as advance:
-            summaries = units.current().once(f"summaries {split}", answered)
-            advance(len(seeds))
-        found = {}
-        for (id, seed), lines in zip(seeds.items(), summaries, strict=True):
-            found[id] = dataclasses.replace(seed, summary=summary_from_json(seed.environment, lines))
-            try:
-                self.room.check_edit(self._prompt(found[id]))
-            except InvalidEdit as error:
-                raise InvalidValueError(
-                    f"{self.source.name}: environment {id!r}: {error}; lower config.domain.batch or "
-                    "config.sampling.max_new_tokens"
-                ) from None
-        return found
+    def grow(
+        self, editor: Policy, student: Policy, environments: Sequence[Environment], phase: Phase, **changes: Any
+    ) -> list[Tree]:
+        """Returns trees that grow as the domain's do; `changes` are fields of its `Growth`."""
+        growth = dataclasses.replace(self.growth, **changes)
+        return grow_trees(editor, student, environments, self.style, self.room, growth, phase)
 
     def artifacts(self) -> Mapping[str, Any]:
-        """Returns no files."""
-        return {}
+        """Returns the trees of the training environments, as LSE's `tree.json`."""
+        return {f"trees/{id}/tree.json": tree.to_json() for id, tree in self.trees.items()}
 
     def _prompt(self, situation: Situation) -> str:
         return self.style.edit_prompt(situation.environment, situation.instruction, situation.summary)
@@ -210,6 +196,31 @@ class Instructions:
             return {}
 
 
+def by_potential(environments: Sequence[Environment], trees: Sequence[Tree]) -> dict[str, Situation]:
+    """Returns the nodes of trees as situations, by an id made of the environment's and the node's.
+
+    The first has the largest potential: how much better the best node of its tree is. Of nodes with the same prompt
+    only the first is there (LSE's code orders and filters its training examples so).
+
+    Args:
+      environments: the environment of each tree.
+      trees: trees that `grow_trees` returned.
+    """
+    nodes = [
+        (environment, node, tree.potential(node) or 0.0)
+        for environment, tree in zip(environments, trees, strict=True)
+        for node in tree.nodes
+    ]
+    found: dict[str, Situation] = {}
+    prompts = set()
+    for environment, node, _ in sorted(nodes, key=lambda each: -each[2]):
+        if node.self_evolve_prompt not in prompts:
+            prompts.add(node.self_evolve_prompt)
+            situation = Situation(environment, node.instructions, read_summary(environment, node))
+            found[f"{environment.id}/{node.id}"] = situation
+    return found
+
+
 def _task(id: str, situation: Situation) -> Task:
     holdout = situation.environment.holdout
     questions = tuple(Question(problem.question, (problem.truth,), problem.id) for problem in holdout)
@@ -232,9 +243,8 @@ def make(
     """
     student = policy if student is None else student
     fields = config.domain
-    for name in ("batch", "environments"):
-        if fields[name] < 1:
-            raise InvalidValueError(f"config.domain.{name} is {fields[name]}; it must be at least 1")
+    if fields.environments < 1:
+        raise InvalidValueError(f"config.domain.environments is {fields.environments}; it must be at least 1")
     source = make_source(config, student) if source is None else source
     return Instructions(
         source=source,
@@ -242,9 +252,7 @@ def make(
         room=Room(policy, student, config.sampling.max_new_tokens, config.answer.max_new_tokens),
         environments=fields.environments,
         heldout=config.evaluation.contexts,
-        batch=fields.batch,
-        stop=tuple(config.answer.stop),
-        seed=config.seed,
+        growth=Growth.of(config),
     )
 
 
@@ -263,11 +271,4 @@ def make_style(config: Any, policy: Model) -> TaggedStyle:
             f"config.domain.prompt is {fields.prompt!r}; it must be {PROMPT!r}, or a template file, {SUFFIX}, with "
             "{instruction} and {summary}"
         )
-    if not fields.chat:
-        return TaggedStyle(template)
-    if not getattr(policy.tokenizer, "chat_template", None):
-        raise InvalidValueError(
-            f"config.domain.chat is True, and the tokenizer of {config.model} has no chat template; set it to False, "
-            "or use an instruct model"
-        )
-    return TaggedStyle(template, policy.tokenizer)
+    return TaggedStyle(template, chat_tokenizer(config, policy))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from selfadapt.domains.common import count_tokens, fits
@@ -50,7 +50,6 @@ def evaluate_nodes(
     *,
     max_new_tokens: int,
     stop: Sequence[str] = (),
-    holdout: bool = True,
 ) -> list[NodeResult]:
     """Evaluates instructions, all in one `generate`; answers are greedy, and equal prompts are answered once.
 
@@ -59,9 +58,8 @@ def evaluate_nodes(
       candidates: the instructions.
       max_new_tokens: the most tokens of an answer.
       stop: strings that end an answer.
-      holdout: whether the problems of the holdouts are answered as well.
     """
-    asked = [[*(each.environment.holdout if holdout else ()), *each.batch] for each in candidates]
+    asked = [[*each.environment.holdout, *each.batch] for each in candidates]
     prompts = [
         [each.environment.prompt(problem, each.instruction) for problem in problems]
         for each, problems in zip(candidates, asked, strict=True)
@@ -109,7 +107,7 @@ def summary_to_json(summary: Iterable[Evaluated]) -> list[dict[str, Any]]:
     ]
 
 
-def summary_from_json(environment: Environment, lines: Iterable[dict[str, Any]]) -> tuple[Evaluated, ...]:
+def summary_from_json(environment: Environment, lines: Iterable[Mapping[str, Any]]) -> tuple[Evaluated, ...]:
     """Returns the summary that `summary_to_json` wrote; its problems are those of the environment's pool."""
     problems = {problem.id: problem for problem in environment.pool}
     return tuple(

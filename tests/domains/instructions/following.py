@@ -1,8 +1,12 @@
 """Stand-ins for models of the tiny world of rules: one that follows instructions, and one that writes them."""
 
+import functools
+import random
+import re
 import types
 
 from selfadapt.domains.tiny.rules.pretraining import make_tokenizer
+from selfadapt.domains.tiny.rules.source import TinyRules, oracle_instruction
 from selfadapt.models.policy import Policy
 from tests.domains.tiny.rules import reference
 
@@ -11,6 +15,20 @@ def follow(prompt):
     """Answers as the last line of the instruction about each key says."""
     *lines, question = prompt.removesuffix(" -> ").split("\n")
     return reference.answer(lines, question.removeprefix("? "))
+
+
+@functools.cache
+def _pieces(split, number):
+    return oracle_instruction(TinyRules().environments(split, number + 1)[number]).split("\n")
+
+
+def piece_by_piece(prompt, id, sample):
+    """Adds up to two right lines and forgets some; one edit in five is empty. (id, sample) decides."""
+    draw = random.Random(f"{id} {sample}")
+    split, number = re.search(r"rules-(\w+)-0-(\d+)", id).groups()
+    lines = [line for line in prompt.split("\n") if " = " in line and draw.random() < 0.8]
+    lines += draw.sample(_pieces(split, int(number)), draw.randint(0, 2))
+    return "" if draw.random() < 0.2 else "\n".join(dict.fromkeys(lines))
 
 
 def model(positions=1024):

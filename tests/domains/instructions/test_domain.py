@@ -24,7 +24,7 @@ from tests.domains.instructions import following
 
 @pytest.fixture
 def generate(monkeypatch):
-    fake = following.Generate()
+    fake = following.Generate(following.piece_by_piece)
     monkeypatch.setattr(nodes, "generate", fake)
     monkeypatch.setattr(loop, "generate", fake)
     return fake
@@ -63,15 +63,15 @@ def test_heldout_tasks_are_the_seed_instructions_with_summaries_of_the_students_
         assert [question.question for question in task.questions] == [p.question for p in environment.holdout]
         assert all(line.answer == following.follow(f"? {line.problem.question} -> ") for line in task.data.summary)
         assert domain.edit_prompt(task).endswith(f" | {task.data.summary[-1].problem.truth}\nrewrite:\n")
-    assert generate.calls == [4 * 5, 4 * 5]
+    assert generate.calls[0] == 4 * (16 + 5)
 
 
 def test_training_tasks_take_turns_with_ids_of_their_own(generate):
-    domain = prepared()
+    domain = prepared(**{"domain.tree_rounds": 0})
     ids = [task.id for number in range(3) for task in domain.tasks("train", 3, number)]
-    first = [environment.id for environment in TinyRules().environments("train", 4)]
+    first = [f"{environment.id}/0" for environment in TinyRules().environments("train", 4)]
     assert ids[:4] == first and ids[4:8] == [f"{id}, turn 2" for id in first] and len(set(ids)) == 9
-    assert [task.id for task in domain_of().tasks("train", 3)] == first[:3]
+    assert [task.title for task in domain_of().tasks("train", 3)] == [id[:-2] for id in first[:3]]
 
 
 def test_an_edit_becomes_the_instruction_of_the_same_holdout_that_the_baseline_is_asked(generate):
@@ -172,13 +172,20 @@ def test_summaries_are_units_of_work_that_a_resumed_run_reads(generate):
     with kept.active():
         first = domain_of().prepare(State(model, model), silent)
         again = domain_of().prepare(State(model, model), silent)
-    assert len(generate.calls) == 2 and first.situations == again.situations
+    assert generate.calls and first.situations == again.situations
+    before = len(generate.calls)
+    with kept.active():
+        assert domain_of().prepare(State(model, model), silent).trees.keys() == first.trees.keys()
+    assert len(generate.calls) == before
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"domain.batch": 0}, r"config\.domain\.batch is 0; it must be at least 1"),
+        ({"domain.tree_edits": 0}, r"config\.domain\.tree_edits is 0; it must be at least 1"),
+        ({"domain.ucb_c": -1.0}, r"config\.domain\.ucb_c is -1.0; it must be at least 0"),
+        ({"domain.selection": "worst"}, r"config\.domain\.selection is 'worst'; it must be one of ucb, best, deepest"),
         ({"domain.environments": 0}, r"config\.domain\.environments is 0"),
         ({"data.source": "tiny_rulez"}, r"config\.data\.source is 'tiny_rulez', and there is no such module; did you"),
         ({"answer.max_new_tokens": 1020}, r"'rules-heldout-0-0': with its seed, the instruction makes a prompt of"),

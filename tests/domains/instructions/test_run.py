@@ -5,6 +5,7 @@ import pytest
 from selfadapt.defaults import experiment
 from selfadapt.experiment import train
 from selfadapt.files import read_jsonl
+from selfadapt.search import Tree
 from tests.domains.instructions.worlds import random_rules_model
 
 
@@ -36,4 +37,6 @@ def test_a_run_has_the_rows_of_no_edit_each_policy_and_the_oracle(finished):
     written = [edit for edit in edits if edit["phase"] == "train"]
     assert len(written) == 4 and all(len(edit["answers"]) == 16 for edit in written)
     assert summary["rounds"][0]["selected"] > 0 or all(edit["reward"] == 0 for edit in written)
-    assert "summarize" in summary["timings"] and (workdir / "report.html").exists()
+    trees = [Tree.load(path) for path in sorted((workdir / "trees").glob("*/tree.json"))]
+    assert len(trees) == 2 and all(tree.total_selections == 3 for tree in trees)
+    assert "grow trees" in summary["timings"] and (workdir / "report.html").exists()
