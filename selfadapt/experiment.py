@@ -151,9 +151,9 @@ def train(
                 state = run.round(state)
                 finished(state)
                 stored.forget(state.round - 1)  # the previous round's checkpoint is complete now
+            if config.evaluation.controls:
+                run.rows(evaluation, evaluation.controls(state))
             with progress.phase("save"), meters.phase("save", round=state.round):
-                if config.evaluation.controls:
-                    run.rows(evaluation, evaluation.controls(state))
                 summary = _summary(config, record, _seconds(record, progress), given)
                 _save(state.policy, workdir / "policy", config.model)
                 if state.student is not state.policy and state.student is not start.student:

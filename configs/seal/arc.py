@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.model = "tiny_grids"
     config.data.path = "tiny_grids"
     config.rounds = 2
-    config.evaluation.search = 16
+    config.evaluation.search = 8
     return config
