@@ -140,7 +140,8 @@ def _metrics(done: Round, report: Report) -> dict[str, float]:
     rewards = [outcome.reward for outcome in done.outcomes]
     invalid = sum(outcome.status != "ok" for outcome in done.outcomes) / len(done.outcomes)
     tokens = statistics.fmean(len(outcome.edit.tokens) for outcome in done.outcomes)
-    return {"reward": statistics.fmean(rewards), "invalid": invalid, "edit_tokens": tokens} | dict(report.metrics)
+    numbers = {"reward": statistics.fmean(rewards), "invalid": invalid, "edit_tokens": tokens}
+    return numbers | {"inner_updates": done.inner_updates} | dict(report.metrics)
 
 
 def compare(config: Any, outers: Mapping[str, OuterUpdate], known: set[str]) -> Iterator[dict[str, Any]]:

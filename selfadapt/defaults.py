@@ -276,14 +276,14 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     config.at_once = 64  # edits applied and scored together; more are a little faster and take more memory
     # contexts: tasks per round; edits: sampled for each; inner_runs: adapters trained for each edit, with seeds that
     # all edits share, whose verdicts are averaged.
+    config.halving = ()  # further inner runs, by stage, of the better half of the edits left (docs/outer_updates.md)
 
     config.data = ConfigDict()  # where tasks come from
     # The domain: a module of selfadapt.domains, or the dotted path of your own; the other fields are the domain's.
     config.domain = ConfigDict({"name": domain})
     DOMAINS[domain](config)
 
-    # top_p and temperature of edits; their most tokens.
-    config.sampling = ConfigDict()
+    config.sampling = ConfigDict()  # top_p and temperature of edits; their most tokens
     config.answer = ConfigDict()  # greedy; max_new_tokens, and the strings that end an answer
     # "auto" (exact match in the tiny world, containment on real text), "exact", "containment", "token-f1"
     # (`threshold`), "model" (the model itself judges), or "endpoint": any OpenAI-compatible `url` and `model`,
@@ -316,9 +316,9 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     # The outer update: a module of selfadapt.outer, or the dotted path of your own; each has a group of fields.
     config.outer = ConfigDict({"name": "rest_em"})
     # ReST-EM. select: "best" (k per task), "best_improving" (k of those above the baseline by the margin),
-    # "improvement" (all of these), "solved" (all of reward 1), "top_fraction" (of all edits). The rest are the fields
-    # of the finetuning's `Update`.
-    config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "seed": 0})
+    # "improvement" (all of these), "solved" (all of reward 1), "top_fraction" (of all edits). z: standard errors over
+    # inner runs that rewards are lowered by before. The rest are the fields of the finetuning's `Update`.
+    config.outer.rest_em = ConfigDict({"k": 1, "margin": 0.0, "fraction": 0.2, "z": 0.0, "seed": 0})
     config.outer.rest_em.merge = True  # into the weights; or keep it as an adapter, with the student left as it was
     config.outer.rest_em.keep_master = True  # float32 copies of merged weights, where `dtype` is another
 

@@ -29,7 +29,7 @@ from selfadapt.loop import Settings
 from selfadapt.models.model import load_model
 from selfadapt.models.peft import save_peft
 from selfadapt.models.policy import Policy, State
-from selfadapt.outer import OuterUpdate, make_outer
+from selfadapt.outer import OuterUpdate, halving, make_outer
 from selfadapt.outer.controls import ShuffledRewards
 from selfadapt.parallel import distributed
 from selfadapt.parallel.sharding import make_mesh
@@ -197,7 +197,14 @@ def make_settings(config: Any) -> Settings:
     ):
         if value not in allowed:
             raise InvalidValueError(f"{field} is {value!r}; it must be one of {', '.join(allowed)}")
-    return Settings.of(config)
+    settings = Settings.of(config)
+    halving.check(settings.halving, settings.edits)
+    if settings.halving and settings.by_proxy:
+        raise InvalidValueError(
+            f"config.halving is {settings.halving}, which needs rewards of inner runs, and the policy learns from "
+            "ratings; set it to (), or change config.reward or config.rubric.learn_from"
+        )
+    return settings
 
 
 @dataclasses.dataclass

@@ -25,6 +25,7 @@ from selfadapt.graders import proxy_reward
 from selfadapt.models.lora import Adapters
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import OuterUpdate, Report
+from selfadapt.outer.halving import halve
 from selfadapt.telemetry import meter
 from selfadapt.telemetry.progress import Advance, Phase, silent
 from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, Update
@@ -44,6 +45,7 @@ class Settings:
       answer_stop: strings that end an answer.
       inner_runs: adapters trained per edit, with seeds that all edits share; verdicts are averaged over them
         (SEAL trains three).
+      halving: further inner runs by stage, each for the better half of the edits left (`selfadapt.outer.halving`).
       at_once: edits applied and scored together; fewer take less memory.
       seed_offset: added to the inner seeds.
       reward: how the edits of a round are scored: "inner" (the questions that the adapted student answers), "proxy"
@@ -63,6 +65,7 @@ class Settings:
     inner_runs: int
     at_once: int
     seed_offset: int = 0
+    halving: tuple[int, ...] = ()
     reward: str = "inner"
     learn_from: str = "inner"
     invalid_reward: float | None = None
@@ -80,6 +83,7 @@ class Settings:
             answer_stop=tuple(config.answer.stop),
             inner_runs=config.inner_runs,
             at_once=config.at_once,
+            halving=tuple(config.halving),
             reward=config.reward,
             learn_from=config.rubric.learn_from,
             invalid_reward=config.invalid_reward,
@@ -100,12 +104,14 @@ class Round:
       pairs: each edit with what it was turned into.
       outcomes: the outcome of each edit.
       report: the outer update's report.
+      inner_updates: the adapters that were trained to measure rewards, those of baselines included.
     """
 
     baselines: dict[str, float]
     pairs: list[tuple[Edit, Applied]]
     outcomes: list[Outcome]
     report: Report
+    inner_updates: int = 0
 
 
 def run_round(
@@ -129,13 +135,16 @@ def run_round(
     Returns:
       The next state, and what happened.
     """
-    stored = units.current()
+    stored, trained = units.current(), 0
     if settings.by_proxy:  # whose lowest value is that of no edit
         baselines = {task.id: 0.0 for task in tasks}
     else:
         with phase("baseline", len(tasks)) as advance, stored.within("baseline").active():
             without = [(Edit(task.id, 0, "", ""), domain.baseline(task)) for task in tasks]
-            unedited = score(state.student, domain, tasks, without, settings, advance)
+            # With the seeds of the edits that are measured longest, which these are compared with.
+            longest = dataclasses.replace(settings, inner_runs=settings.inner_runs + sum(settings.halving))
+            unedited = score(state.student, domain, tasks, without, longest, advance)
+        trained += _trained(without, unedited)
         baselines = {outcome.edit.task_id: outcome.reward for outcome in unedited}
     with phase("sample", len(tasks)) as advance, stored.within("sample").active():
         edits = sample(state.policy, domain, tasks, settings, advance)
@@ -146,6 +155,8 @@ def run_round(
         with phase("apply and score", len(edits)) as advance, stored.within("score").active():
             pairs = applied(domain, tasks, edits)
             outcomes = score(state.student, domain, tasks, pairs, settings, advance)
+        outcomes = _halved(state.student, domain, tasks, pairs, outcomes, settings, phase)
+        trained += _trained(pairs, outcomes)
     if settings.reward != "inner":
         with phase("rate", len(edits)) as advance, stored.within("rate").active():
             outcomes = rate(domain, tasks, pairs, outcomes, settings, advance)
@@ -158,7 +169,7 @@ def run_round(
         pytree, state, report = outer.update(state.outer, state, baselines, outcomes)
         advance(1)
     state = dataclasses.replace(state, round=state.round + 1, outer=pytree)
-    return state, Round(baselines, pairs, outcomes, report)
+    return state, Round(baselines, pairs, outcomes, report, trained)
 
 
 def sample(
@@ -252,7 +263,8 @@ def _graded(
     grades = iter(domain.grade(repeated, [run for runs in answers for run in runs]))
     outcomes = []
     for (edit, _), reason, runs in zip(pairs, status, answers, strict=True):
-        verdicts = [verdict for _ in runs for verdict in next(grades)]
+        graded = [next(grades) for _ in runs]
+        verdicts = [verdict for run in graded for verdict in run]
         outcomes.append(
             Outcome(
                 edit=edit,
@@ -261,6 +273,7 @@ def _graded(
                 verdicts=tuple(verdicts),
                 status=reason,
                 policy_version=student.version,
+                runs=tuple(float(np.mean(run)) for run in graded),
             )
         )
     meter.add("edits", scored=len(outcomes))
@@ -308,6 +321,36 @@ def _answers(
         for (i, _), each in zip(contexts, prompts, strict=True):
             answers[i].append([answer[prompt] for prompt in each])
     return status, answers
+
+
+def _halved(
+    student: Policy,
+    domain: Domain,
+    tasks: Sequence[Task],
+    pairs: Sequence[tuple[Edit, Applied]],
+    outcomes: Sequence[Outcome],
+    settings: Settings,
+    phase: Phase,
+) -> list[Outcome]:
+    """Scores the better edits again with further seeds, as `settings.halving` sets."""
+    stored = units.current()
+    applied_as = {(edit.task_id, edit.sample): what for edit, what in pairs}
+
+    def measure(stage: int, left: Sequence[Outcome]) -> list[Outcome]:
+        first = settings.seed_offset + settings.inner_runs + sum(settings.halving[:stage])
+        further = dataclasses.replace(settings, inner_runs=settings.halving[stage], seed_offset=first)
+        again = [(each.edit, applied_as[each.edit.task_id, each.edit.sample]) for each in left]
+        name = f"halving {stage + 1}"
+        with phase(name, len(again)) as advance, stored.within(name).active():
+            return score(student, domain, tasks, again, further, advance)
+
+    return halve(outcomes, len(settings.halving), measure)
+
+
+def _trained(pairs: Sequence[tuple[Edit, Applied]], outcomes: Sequence[Outcome]) -> int:
+    """Returns the number of adapters that were trained for outcomes."""
+    trains = (isinstance(what, Update) for _, what in pairs)
+    return sum(len(outcome.runs) for outcome, own in zip(outcomes, trains, strict=True) if own)
 
 
 def _unscored(edit: Edit, what: Applied, student: Policy) -> Outcome:

@@ -227,6 +227,9 @@ class Outcome:
       policy_version: the version of the policy whose weights were adapted.
       ratings: the ratings of the edit's text by a rubric (`selfadapt.graders.rubric`), if it was rated.
       proxy: the reward in [0, 1] that they make, `None` if it was not rated. An edit that cannot be applied has 0.
+      runs: the mean verdict of each inner run, in the order of their seeds; a single one if nothing was trained.
+      eliminated: whether successive halving measured others of the task further and not this one; selections pass over
+        it, since its mean over fewer runs is not comparable with theirs.
     """
 
     edit: Edit
@@ -237,6 +240,8 @@ class Outcome:
     policy_version: int = 0
     ratings: tuple[int, ...] = ()
     proxy: float | None = None
+    runs: tuple[float, ...] = ()
+    eliminated: bool = False
 
 
 UNTRAINED = "untrained"

@@ -1,5 +1,6 @@
 """What the loop asks of engine, domain and outer update, with stand-ins for all three, so that nothing is compiled."""
 
+import contextlib
 import dataclasses
 import types
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from selfadapt import Adapters, ContextEdit, Edit, Question, Task, Update, loop
+from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.defaults import experiment, resolve
 from selfadapt.engine.generate.sampling import Generation
 from selfadapt.errors import InvalidEdit, UserError
@@ -120,7 +122,7 @@ def test_each_edit_trains_one_adapter_per_inner_run_with_seeds_that_edits_share(
     assert init is None
     for outcome, edit in zip(outcomes, edits, strict=True):
         assert outcome.edit is edit and outcome.status == "ok" and outcome.policy_version == 3
-        assert outcome.verdicts == (1.0, 0.0) * 2 and outcome.reward == 0.5
+        assert outcome.verdicts == (1.0, 0.0) * 2 and outcome.reward == 0.5 and outcome.runs == (0.5, 0.5)
 
 
 def test_a_students_adapter_is_where_training_starts(calls):
@@ -164,6 +166,105 @@ def test_a_round_hands_baselines_and_outcomes_to_the_outer_update_and_keeps_its_
     assert (state.policy, state.student, state.round, state.outer) == (better, policy, 5, "after")
     assert done.report.metrics == {"loss": 1.0}
     assert [edit.text for edit, _ in done.pairs] == [outcome.edit.text for outcome in done.outcomes]
+
+
+class Luck(Domain):
+    """Verdicts are given by the edit and the seed, of the update whose answers are graded."""
+
+    def apply(self, task, text):
+        if text == "edit 2":
+            raise InvalidEdit("no edit")
+        return Update([f"{task.id} {text}"], seed=10)
+
+    def baseline(self, task):
+        return Update([f"{task.id} alone"], seed=10)
+
+    def grade(self, tasks, answers):
+        return [[LUCK[text] for text in texts] for texts in answers]
+
+
+# Mean verdicts by update and seed; what is not here fails the test. Two edits are left after the first stage, one after
+# the second.
+LUCK = {
+    **{f"t0 edit 0 {seed}": value for seed, value in zip(range(10, 15), (1.0, 0.0, 0.0, 0.0, 1.0), strict=True)},
+    **{f"t0 edit 1 {seed}": value for seed, value in zip(range(10, 12), (0.0, 0.25), strict=True)},
+    **{f"t0 edit 3 {seed}": value for seed, value in zip(range(10, 13), (0.0, 0.75, 0.0), strict=True)},
+    **{f"t0 alone {seed}": 0.5 for seed in range(10, 15)},
+    "as it is": 0.0,
+}
+
+
+HALVING = dataclasses.replace(SETTINGS, edits=4, halving=(1, 2))
+
+
+@pytest.fixture
+def luck(calls, monkeypatch):
+    """Edits whose verdicts are those of `LUCK`."""
+
+    def generate(model, prompts, adapters=None, **options):
+        if options.get("return_details"):
+            return [[Generation(f"edit {i}", (i,), np.zeros(1, np.float32), "stop") for i in range(4)] for _ in prompts]
+        if adapters is None:
+            return ["as it is"] * len(prompts)
+        updates = calls.adapt[-1][0]
+        return [[f"{u.sequences[0]} {u.seed}"] * len(each) for u, each in zip(updates, prompts, strict=True)]
+
+    monkeypatch.setattr(loop, "generate", generate)
+
+
+def test_halving_measures_better_edits_with_seeds_that_follow_and_counts_what_it_trains(calls, luck):
+    policy, outer, shown = Policy("model"), Learner(), []
+
+    @contextlib.contextmanager
+    def phase(name, total):
+        shown.append((name, total))
+        yield lambda count: None
+
+    _, done = loop.run_round(State(policy, policy), Luck(), TASKS[:1], outer, HALVING, phase)
+    assert shown == [
+        ("baseline", 1), ("sample", 1), ("apply and score", 4), ("halving 1", 2), ("halving 2", 1), ("improve", 1)
+    ]  # fmt: skip
+    assert [outcome.runs for outcome in done.outcomes] == [
+        (1.0, 0.0, 0.0, 0.0, 1.0),
+        (0.0, 0.25),
+        (0.0,),
+        (0.0, 0.75, 0.0),
+    ]
+    assert [outcome.eliminated for outcome in done.outcomes] == [False, True, True, True]
+    assert [outcome.reward for outcome in done.outcomes] == [0.4, 0.125, 0.0, 0.25]
+    assert done.baselines == {"t0": 0.5} and done.outcomes == outer.outcomes
+    assert done.inner_updates == 5 + (5 + 2 + 3) and sum(len(updates) for updates, _ in calls.adapt) == 15
+
+
+def test_a_round_stopped_while_it_halves_resumes_with_the_stage_that_was_not_complete(
+    calls, luck, monkeypatch, tmp_path
+):
+    trained = loop.adapt
+
+    def adapt(model, updates, **rest):
+        return dataclasses.replace(Adapters.stack([adapter()] * len(updates)), status=trained(model, updates).status)
+
+    monkeypatch.setattr(loop, "adapt", adapt)
+    policy, stop = Policy("model"), ["halving 2"]
+
+    @contextlib.contextmanager
+    def phase(name, total):
+        if name in stop:
+            raise KeyboardInterrupt
+        yield lambda count: None
+
+    def run():
+        calls.adapt.clear()
+        with DurableUnits(tmp_path, 60.0, lambda path, reason: pytest.fail(reason)) as stored, stored.active():
+            return loop.run_round(State(policy, policy), Luck(), TASKS[:1], Learner(), HALVING, phase)[1]
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    stop.clear()
+    resumed = run()
+    assert [[update.seed for update in updates] for updates, _ in calls.adapt] == [[13, 14]]
+    whole = loop.run_round(State(policy, policy), Luck(), TASKS[:1], Learner(), HALVING)[1]
+    assert (resumed.outcomes, resumed.inner_updates) == (whole.outcomes, whole.inner_updates)
 
 
 class RatedDomain(Domain):

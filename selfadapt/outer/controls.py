@@ -36,14 +36,16 @@ class ShuffledRewards:
 
 
 def shuffled(outcomes: Sequence[Outcome], seed: int) -> list[Outcome]:
-    """Returns the outcomes with rewards permuted among the edits of each task."""
+    """Returns the outcomes with rewards, and the runs they are means of, permuted among the edits of each task."""
     groups: dict[str, list[int]] = {}
     for index, outcome in enumerate(outcomes):
         groups.setdefault(outcome.edit.task_id, []).append(index)
     result = list(outcomes)
     for task, indices in groups.items():
-        rewards = [outcomes[index].reward for index in indices]
-        random.Random(f"shuffle {seed} {task}").shuffle(rewards)
-        for index, reward in zip(indices, rewards, strict=True):
-            result[index] = dataclasses.replace(outcomes[index], reward=reward)
+        measured = [outcomes[index] for index in indices]
+        random.Random(f"shuffle {seed} {task}").shuffle(measured)
+        for index, other in zip(indices, measured, strict=True):
+            result[index] = dataclasses.replace(
+                outcomes[index], reward=other.reward, runs=other.runs, eliminated=other.eliminated
+            )
     return result

@@ -100,7 +100,12 @@ def make(config: Any) -> RestEM:
       InvalidValueError: a field cannot be used.
     """
     fields = config.outer.rest_em
-    select = Selection(fields.select, k=fields.k, margin=fields.margin, fraction=fields.fraction)
+    select = Selection(fields.select, k=fields.k, margin=fields.margin, fraction=fields.fraction, z=fields.z)
+    if fields.z and config.inner_runs < 2:
+        raise InvalidValueError(
+            f"config.outer.rest_em.z is {fields.z}, and config.inner_runs {config.inner_runs}; a lower confidence "
+            "bound needs at least 2 inner runs"
+        )
     names = {field.name for field in dataclasses.fields(Update)}
     return RestEM(
         select=select,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from selfadapt.errors import InvalidValueError
+from selfadapt.telemetry.statistics import mean_and_stderr
 from selfadapt.types import Outcome
 
 METHODS = ("best", "best_improving", "improvement", "solved", "top_fraction")
@@ -21,6 +22,8 @@ class Selection:
       k: the most edits of each task, for the first two.
       margin: how much above the baseline an improvement has to be, for the middle two.
       fraction: of all edits, for the last.
+      z: select by a lower confidence bound of the reward instead of the reward: so many standard errors over the inner
+        runs below it (`lower_bound`).
 
     Raises:
       InvalidValueError: the method is unknown, or a number is out of range.
@@ -30,6 +33,7 @@ class Selection:
     k: int = 1
     margin: float = 0.0
     fraction: float = 0.2
+    z: float = 0.0
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -41,9 +45,24 @@ class Selection:
                 f"config.outer.rest_em has k {self.k} and fraction {self.fraction}; k must be at least 1, and fraction "
                 "above 0 and at most 1"
             )
+        if not 0 <= self.z < math.inf:
+            raise InvalidValueError(f"config.outer.rest_em.z is {self.z}; it must be a finite number of at least 0")
 
     def __call__(self, outcomes: Sequence[Outcome], baselines: Mapping[str, float]) -> list[Outcome]:
-        """Returns the outcomes to learn from."""
+        """Returns the outcomes to learn from.
+
+        Raises:
+          InvalidValueError: the outcomes mix policy versions, a task has no baseline, or an edit has no runs.
+        """
+        if not self.z:
+            return self._chosen(outcomes, baselines)
+        able = _eligible(outcomes)
+        bounded = [dataclasses.replace(outcome, reward=lower_bound(outcome, self.z)) for outcome in able]
+        original = {(outcome.edit.task_id, outcome.edit.sample): outcome for outcome in able}
+        chosen = self._chosen(bounded, baselines)
+        return [original[outcome.edit.task_id, outcome.edit.sample] for outcome in chosen]
+
+    def _chosen(self, outcomes: Sequence[Outcome], baselines: Mapping[str, float]) -> list[Outcome]:
         if self.method == "best":
             return best_of(outcomes, self.k)
         if self.method == "best_improving":
@@ -85,13 +104,16 @@ def check_versions(outcomes: Sequence[Outcome], what: str) -> None:
 
 
 def _eligible(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Drops what nothing can be learnt from, and refuses rewards of different policies."""
+    """Drops what nothing can be learnt from or was eliminated, and refuses rewards of different policies."""
     outcomes = list(outcomes)
     check_versions(outcomes, "a selection")
     return [
         outcome
         for outcome in outcomes
-        if outcome.status == "ok" and outcome.edit.text.strip() and math.isfinite(outcome.reward)
+        if outcome.status == "ok"
+        and not outcome.eliminated
+        and outcome.edit.text.strip()
+        and math.isfinite(outcome.reward)
     ]
 
 
@@ -109,7 +131,7 @@ def best_of(outcomes: Iterable[Outcome], k: int = 1) -> list[Outcome]:
 
     Args:
       outcomes: of any number of tasks, told apart by `edit.task_id`. Edits that are empty, that could
-        not be applied or whose reward is not finite are passed over.
+        not be applied, that were eliminated or whose reward is not finite are passed over.
       k: how many of each task.
 
     Returns:
@@ -122,6 +144,39 @@ def best_of(outcomes: Iterable[Outcome], k: int = 1) -> list[Outcome]:
         raise InvalidValueError(f"k is {k!r}; it must be at least 1")
     groups = _by_task(_eligible(outcomes)).values()
     return [outcome for group in groups for outcome in sorted(group, key=lambda outcome: -outcome.reward)[:k]]
+
+
+def better_half(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Selects the better half of the edits of every task, rounded up: what a stage of successive halving leaves.
+
+    Args:
+      outcomes: as for `best_of`; the edits that it passes over do not count.
+
+    Returns:
+      The selected outcomes, task by task in order of first appearance, the best first.
+
+    Raises:
+      ValueError: the outcomes mix policy versions.
+    """
+    groups = _by_task(_eligible(outcomes)).values()
+    return [outcome for group in groups for outcome in best_of(group, (len(group) + 1) // 2)]
+
+
+def lower_bound(outcome: Outcome, z: float) -> float:
+    """Returns an outcome's reward less `z` standard errors of a mean over its inner runs.
+
+    A single run, as of an edit that trains nothing, is taken as exact: `config.inner_runs` must be 2 where edits train.
+
+    Raises:
+      InvalidValueError: the outcome has no runs, so that nothing is known of the error.
+    """
+    if not outcome.runs:
+        raise InvalidValueError(
+            f"edit {outcome.edit.sample} of {outcome.edit.task_id} has no inner runs, which a lower bound needs"
+        )
+    if len(outcome.runs) == 1:
+        return outcome.reward
+    return outcome.reward - z * mean_and_stderr(outcome.runs)[1]
 
 
 def improvement(outcomes: Iterable[Outcome], baselines: Mapping[str, float], margin: float = 0.0) -> list[Outcome]:

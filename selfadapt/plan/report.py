@@ -60,6 +60,8 @@ def plan(
         raise UserError(f"a plan has no phase {unknown[0]!r}; there are {', '.join(ALL)}")
     check_command(config, "plan")
     config, machine_for = resolve(config), find(topology)
+    if config.halving:
+        raise UserError(f"config.halving is {tuple(config.halving)}; stages cannot be planned, so plan without them")
     architecture = read_model(model or config.model)
     work = workload(config, architecture, assumed)
     costs = costs_of(config, architecture, work, machine_for, only, progress)

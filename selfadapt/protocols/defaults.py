@@ -7,7 +7,7 @@ from ml_collections import ConfigDict, config_dict
 from selfadapt.defaults import experiment
 
 _OUTER_LOOP = (
-    *("student", "rounds", "contexts", "edits", "inner_runs", "at_once"),
+    *("student", "rounds", "contexts", "edits", "inner_runs", "halving", "at_once"),
     *("shuffle_rewards", "reward", "invalid_reward", "rubric", "outer"),
 )
 

@@ -97,6 +97,7 @@ class Recorder:
             "selected": len(done.report.learned),
             "metrics": dict(done.report.metrics),
             "policy_version": version,
+            "inner_updates": done.inner_updates,
             **_proxies(done.outcomes),
         }
         self._record.rounds.append({"round": number, **numbers})
@@ -134,6 +135,8 @@ class Recorder:
                     "golds": [list(question.answers) for question in task.questions],
                     "answers": list(outcome.answers),
                     "verdicts": list(outcome.verdicts),
+                    "runs": list(outcome.runs),
+                    "eliminated": outcome.eliminated,
                     "status": outcome.status,
                     "policy_version": outcome.policy_version,
                     "kinds": self._domain.describe(task, edit.text),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from selfadapt.errors import InvalidValueError
 from selfadapt.seal import results as stored
 from selfadapt.seal.continual import mean_deviation
+from selfadapt.seal.noise import Noise, noise
 from selfadapt.seal.results import Results
 from selfadapt.seal.stats import article_stats
 
@@ -71,6 +72,7 @@ class Analysis:
       disagreements: per file, the saved statistics that differ from the verdicts by more than rounding.
       pooled: pooled continual runs, by a name that lists them: `results.pool_continual`, and the mean of the runs'
         standard deviations as `std_mean_of_runs`.
+      noises: the noise of the rewards of each file that has several edits per passage and runs per edit.
     """
 
     files: list[Results]
@@ -78,6 +80,7 @@ class Analysis:
     comparisons: list[Comparison]
     disagreements: dict[str, list[str]]
     pooled: dict[str, dict[str, list[list[float]]]]
+    noises: dict[str, Noise]
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -162,7 +165,10 @@ def analyze(paths: Sequence[str | os.PathLike]) -> Analysis:
         if unit == other and comparable:
             comparisons.append(compare(a, b, unit, before, after))
     found = {file.name: stored.disagreements(file) for file in files}
-    return Analysis(files, rows, comparisons, {name: lines for name, lines in found.items() if lines}, _pool(files))
+    noises = {file.name: each for file in files if (each := noise(file)) is not None}
+    return Analysis(
+        files, rows, comparisons, {name: lines for name, lines in found.items() if lines}, _pool(files), noises
+    )
 
 
 def _pool(files: Sequence[Results]) -> dict[str, dict[str, list[list[float]]]]:
@@ -202,6 +208,7 @@ def format_analysis(analysis: Analysis) -> str:
         ]
         header = ("paired difference", "over", "mean", "95% interval", "p", "better / worse", "unpaired")
         parts.append(_table(header, body))
+    parts += [_noise(name, each) for name, each in analysis.noises.items()]
     continual = [file for file in analysis.files if file.kind == "continual"]
     if continual:
         body = []
@@ -236,6 +243,25 @@ def analyze_command(paths: list[str]) -> str:
     if not paths:
         raise InvalidValueError("give at least one result file: selfadapt analyze FILE...")
     return format_analysis(analyze(paths))
+
+
+def _noise(name: str, found: Noise) -> str:
+    intervals = (
+        ("variance between the edits of a passage", found.between_edits),
+        ("variance between the runs of an edit", found.between_runs),
+        (f"reliability of a mean of {found.runs} runs", found.reliability),
+    )
+    body = [(what, f"{value:.4f}", f"[{low:.4f}, {high:.4f}]") for what, (value, low, high) in intervals]
+    return "\n".join(
+        [
+            f"{name}: rewards of {found.passages} passages x {found.edits} edits x {found.runs} runs",
+            _table(("of rewards", "estimate", "95% interval"), body),
+            f"Of the {found.passages} best edits {found.hurt} lost against the baseline and {found.level} equalled it; "
+            f"regressed to the mean, {found.expected_hurt} lose.",
+            f"Their mean reward is {found.best:.4f}, and of new runs {found.expected:.4f} is expected; that of all "
+            f"edits is {found.mean:.4f}.",
+        ]
+    )
 
 
 def _interval(found: Estimate, sign: str = "") -> str:

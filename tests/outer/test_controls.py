@@ -4,7 +4,7 @@ import dataclasses
 
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer import Report
-from selfadapt.outer.controls import ShuffledRewards
+from selfadapt.outer.controls import ShuffledRewards, shuffled
 from selfadapt.types import Edit, Outcome
 
 OUTCOMES = [
@@ -40,3 +40,12 @@ def test_each_round_permutes_rewards_in_another_way_among_the_edits_of_a_task():
     assert first == again and first != second and true not in (first, second)
     for rewards in (first, second):
         assert sorted(rewards[:8]) == true[:8] and sorted(rewards[8:]) == true[8:]
+
+
+def test_what_a_reward_was_measured_by_is_permuted_with_it():
+    outcomes = [
+        Outcome(Edit("a", i, "", f"text {i}"), float(i), runs=(float(i),) * 2, eliminated=i < 4) for i in range(8)
+    ]
+    for index, outcome in enumerate(shuffled(outcomes, seed=1)):
+        assert outcome.edit is outcomes[index].edit
+        assert (outcome.runs, outcome.eliminated) == ((outcome.reward,) * 2, outcome.reward < 4)

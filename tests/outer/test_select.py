@@ -1,11 +1,23 @@
 """Selection for ReST-EM, against SEAL's saved selection."""
 
+import dataclasses
 import json
 import math
+import statistics
 
 import pytest
 
-from selfadapt.outer.select import Selection, best_of, improvement, solved, top_fraction
+from selfadapt.errors import InvalidValueError
+from selfadapt.outer.select import (
+    METHODS,
+    Selection,
+    best_of,
+    better_half,
+    improvement,
+    lower_bound,
+    solved,
+    top_fraction,
+)
 from selfadapt.types import Edit, Outcome
 
 
@@ -87,5 +99,55 @@ def test_rewards_of_different_policies_are_never_ranked_together(select):
         select([outcome("a", 0, 0.5, version=1), stale])
 
 
+def of_runs(task, sample, *runs, **fields):
+    """An outcome whose reward is the mean of its inner runs."""
+    return dataclasses.replace(outcome(task, sample, statistics.fmean(runs)), runs=runs, **fields)
+
+
+def test_a_lower_confidence_bound_prefers_the_surer_edit_and_returns_outcomes_as_they_are():
+    sure, lucky = of_runs("a", 0, 0.5, 0.5, 0.6, 0.6), of_runs("a", 1, 0.1, 0.9, 0.9, 0.9)
+    # Standard errors: .1 / sqrt(12) = .0289 of a mean of .55, and .4 / 2 = .2 of a mean of .7.
+    assert lower_bound(sure, 1.0) == pytest.approx(0.55 - 0.1 / math.sqrt(12))
+    assert lower_bound(lucky, 2.0) == pytest.approx(0.7 - 0.4)
+    outcomes = [sure, lucky]
+    assert Selection("best")(outcomes, {}) == [lucky] == Selection("best", z=0.8)(outcomes, {})
+    assert Selection("best", z=1.0)(outcomes, {}) == [sure]
+    assert Selection("best", k=2, z=1.0)(outcomes, {}) == [sure, lucky]
+
+
+def test_an_improvement_has_to_be_sure_where_bounds_are_used():
+    outcomes = [of_runs("a", 0, 0.4, 0.8), of_runs("a", 1, 0.55, 0.57), of_runs("b", 0, 0.2, 1.0)]
+    baselines = {"a": 0.5, "b": 0.5}
+    assert picked(Selection("best_improving")(outcomes, baselines)) == [("a", 0), ("b", 0)]
+    assert picked(Selection("best_improving", z=1.0)(outcomes, baselines)) == [("a", 1)]
+    assert picked(Selection("improvement", z=0.1)(outcomes, baselines)) == [("a", 0), ("a", 1), ("b", 0)]
+
+
+def test_a_bound_takes_a_single_run_as_exact_and_needs_a_run_of_every_edit_that_can_be_selected():
+    failed = outcome("a", 1, 0.9, status="no edit")
+    assert picked(Selection(z=1.0)([of_runs("a", 0, 0.4, 0.8), failed], {})) == [("a", 0)]
+    assert picked(Selection(z=1.0)([of_runs("a", 0, 0.4, 0.8), of_runs("a", 2, 0.5)], {})) == [("a", 2)]
+    with pytest.raises(InvalidValueError, match=r"edit 2 of a has no inner runs"):
+        Selection(z=1.0)([of_runs("a", 0, 0.4, 0.8), outcome("a", 2, 0.9)], {})
+    for z in (-1.0, math.nan, math.inf):
+        with pytest.raises(InvalidValueError, match=r"config\.outer\.rest_em\.z"):
+            Selection(z=z)
+
+
+def test_the_better_half_is_rounded_up_and_counts_only_what_can_be_selected():
+    outcomes = [outcome("a", i, reward) for i, reward in enumerate([0.1, 0.9, 0.5, 0.5, 0.2])]
+    assert picked(better_half(outcomes)) == [("a", 1), ("a", 2), ("a", 3)]
+    outcomes += [outcome("b", 0, 0.9, status="diverged"), outcome("b", 1, 0.3), outcome("b", 2, 0.4)]
+    assert picked(better_half(outcomes)) == [("a", 1), ("a", 2), ("a", 3), ("b", 2)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_eliminated_edits_are_never_selected(method):
+    lucky = of_runs("a", 0, 1.0, 1.0, eliminated=True)
+    outcomes = [lucky, of_runs("a", 1, 1.0, 1.0, 1.0)]
+    for z in (0.0, 1.0):
+        assert picked(Selection(method, fraction=1.0, z=z)(outcomes, {"a": 0.5})) == [("a", 1)]
+
+
 def test_nothing_selects_nothing():
-    assert best_of([]) == improvement([], {}) == top_fraction([], 0.5) == []
+    assert best_of([]) == better_half([]) == improvement([], {}) == top_fraction([], 0.5) == []

@@ -242,6 +242,11 @@ def test_a_plan_can_be_of_some_parts_only(small):
         report.plan(config, "local", assumed=given, only=["score"])
 
 
+def test_stages_of_halving_cannot_be_planned(small):
+    with pytest.raises(UserError, match=r"config\.halving is \(1,\); stages cannot be planned"):
+        report.plan(loaded(small[1] | {"halving": "1"}), "local", assumed=Assumed.parse(TOKENS), only=["adapt"])
+
+
 def test_with_ratings_alone_for_rewards_a_round_neither_adapts_nor_asks(small):
     model, work = types.SimpleNamespace(config=CONFIG, name="m"), types.SimpleNamespace(edit=30, source="here")
     costs = [Cost(phase, phase, 1, 1, 1, {}, limit=1, seconds={"compute": 2.0}) for phase in report.ALL]

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from selfadapt import ContextEdit, Edit, Outcome, Task, TokenSequence, Update
+from selfadapt import ContextEdit, Edit, Outcome, Task, TokenSequence, Update, loop
 from selfadapt.outer import Report
 from selfadapt.report.record import Record, Recorder, training_texts
 from selfadapt.types import Rejected
@@ -51,7 +51,7 @@ def recorded_round(outcomes):
     recorder = Recorder(record, writer, types.SimpleNamespace(describe=lambda task, text: {}))
     pairs = [(outcome.edit, Rejected("")) for outcome in outcomes]
     baselines = {task.id: 0.0 for task in tasks}
-    done = types.SimpleNamespace(pairs=pairs, outcomes=outcomes, baselines=baselines, report=Report())
+    done = loop.Round(baselines, pairs, outcomes, Report(), inner_updates=7)
     recorder.round(1, "untrained", tasks, done, 1)
     return record.rounds[0], writer.edits
 
@@ -96,3 +96,11 @@ def test_without_verdicts_ratings_are_compared_with_nothing_and_without_ratings_
 def test_a_constant_rating_has_no_rank_correlation():
     numbers, _ = recorded_round([rated(0, sample, 0.5, (float(sample),)) for sample in range(3)])
     assert math.isnan(numbers["rank_correlation"]) and math.isnan(numbers["rank_correlation_within"])
+
+
+def test_an_edits_runs_and_a_rounds_inner_updates_are_recorded():
+    kept = Outcome(Edit("t0", 0, "", ""), 0.75, runs=(0.5, 1.0))
+    out = Outcome(Edit("t0", 1, "", ""), 0.5, runs=(0.5,), eliminated=True)
+    numbers, edits = recorded_round([kept, out])
+    assert numbers["inner_updates"] == 7
+    assert [(edit["runs"], edit["eliminated"]) for edit in edits] == [([0.5, 1.0], False), ([0.5], True)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from selfadapt.telemetry.statistics import mean_and_stderr, paired_difference
+from selfadapt.telemetry.statistics import bootstrap_interval, mean_and_stderr, paired_difference
 
 
 def test_mean_and_standard_error_agree_with_scipy():
@@ -27,3 +27,20 @@ def test_unequal_pairs_are_refused():
     with pytest.raises(ValueError, match="not 1 and 2"):
         paired_difference([1.0], [1.0, 2.0])
     assert math.isnan(paired_difference([1.0], [0.0])[1])
+
+
+def test_the_bootstrap_agrees_with_scipy_on_a_ratio_of_means():
+    units = np.random.default_rng(0).gamma(2.0, size=(60, 2)) + [0.0, 1.0]
+    low, high = bootstrap_interval(units, lambda means: means[:, 0] / means[:, 1], draws=4000)
+    resampled = stats.bootstrap(
+        (units[:, 0], units[:, 1]),
+        lambda x, y, axis: x.mean(axis) / y.mean(axis),
+        paired=True,
+        method="percentile",
+        n_resamples=4000,
+        rng=np.random.default_rng(1),
+    )
+    interval = resampled.confidence_interval
+    assert (low, high) == pytest.approx((interval.low, interval.high), abs=0.1 * (high - low))
+    with pytest.raises(ValueError, match="no units"):
+        bootstrap_interval(np.zeros((0, 1)), lambda means: means)
