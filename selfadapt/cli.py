@@ -223,10 +223,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate = command(
         "evaluate",
         _evaluate,
-        "run an evaluation protocol: continual self-edits",
+        "run an evaluation protocol: continual self-edits, continued pretraining",
         "Measures a model or a trained policy by the protocol of a config file (config.protocol.name), such as\n"
-        "seal/continual, and writes summary.json, metrics.jsonl, edits.jsonl and report.html into the workdir. The\n"
-        "same command resumes a run that was stopped.",
+        "seal/continual or seal/continued_pretraining, and writes summary.json, metrics.jsonl, edits.jsonl and\n"
+        "report.html into the workdir. The same command resumes a run that was stopped.",
         fields,
     )
     pretrain = command(

@@ -12,6 +12,7 @@ from selfadapt.domains import arc, make_domain
 from selfadapt.experiment import make_settings, train
 from selfadapt.files import read_jsonl
 from selfadapt.outer import make_outer
+from selfadapt.protocols import pretraining
 from selfadapt.protocols.continual import make
 from selfadapt.protocols.run import evaluate
 from tests.worlds import random_world_model
@@ -19,6 +20,7 @@ from tests.worlds import random_world_model
 FOLDER = pathlib.Path(__file__).parent.parent / "configs" / "seal" / "paper"
 CONFIG, ARC = FOLDER / "knowledge_qwen2p5_7b.py", FOLDER / "arc_llama3p2_1b.py"
 CONTINUAL = FOLDER / "continual_qwen2p5_7b.py"
+PRETRAINING = f"{FOLDER / 'continued_pretraining_qwen2p5_7b.py'}"
 
 
 @pytest.fixture
@@ -122,6 +124,47 @@ def test_every_step_of_the_continual_config_runs_on_a_shrunken_model(continual_d
         *[False] * 2,
     ]
     assert len(list(read_jsonl(tmp_path / "run" / "edits.jsonl"))) == 4 * 2
+
+
+@pytest.fixture
+def pretraining_dry(continual_dry):
+    """The config of continued pretraining with a random model, and single and two short passages; shorter texts."""
+    kept = {name: value for name, value in continual_dry.items() if not name.startswith("protocol.")}
+    return kept | {"protocol.policy": "", "protocol.variants": "passage,policy", "protocol.sizes": "1,2"}
+
+
+def test_the_published_settings_of_continued_pretraining_are_what_is_run(pretraining_dry):
+    v1, v2 = (resolve(load_config(f"{PRETRAINING}:{version}")) for version in ("v1", "v2"))
+    assert (v1.protocol.sizes, v1.evaluation.contexts, v1.protocol.train) == ((200,), 200, "lora")
+    assert (v1.protocol.questions, v1.protocol.repeat_passage, v1.evaluation.edits) == (0, True, 5)
+    assert (v2.protocol.sizes, v2.evaluation.contexts, v2.protocol.train) == ((200, 2067), 2067, "all")
+    assert (v2.protocol.questions, v2.protocol.seed, v2.protocol.repeat_passage) == (500, 42, False)
+    assert v2.protocol.warmup_ratio == 0.03 and v1.data.shuffle and v2.data.shuffle
+    single = {"protocol.singles": "1"}
+    for version, expected in (("v1", (1e-3, 3, 4, 2, "linear")), ("v2", (7e-5, 1, 4, 2, "linear"))):
+        protocol = pretraining.make(resolve(load_config(f"{PRETRAINING}:{version}", pretraining_dry | single)))
+        task = protocol.tasks[0]
+        update = protocol.domain.apply(task, "One line.\nAnother.")
+        assert update.sequences == (f"{task.title}\nOne line.\nAnother.", f"{task.title}\n{task.context}")
+        training = (update.learning_rate, update.epochs, update.batch_size, update.gradient_accumulation)
+        assert (*training, update.schedule) == expected
+        assert (update.rank, update.alpha, update.targets) == (32, 64, ("q_proj", "v_proj"))
+        assert (update.weight_decay, update.max_grad_norm, update.warmup_steps) == (0.0, 1.0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_continued_pretraining_runs_on_a_shrunken_model(pretraining_dry, tmp_path, version):
+    few = {"evaluation.edits": "2", "protocol.singles": "2"}
+    summary = evaluate(load_config(f"{PRETRAINING}:{version}", pretraining_dry | few), tmp_path / "run")
+    rows = {row["name"]: row["sizes"] for row in summary["pretraining"]}
+    assert {name: [each["size"] for each in sizes] for name, sizes in rows.items()} == {
+        "passage": [1, 2],
+        "policy": [1, 2],
+    }
+    assert [each["failed"] for sizes in rows.values() for each in sizes] == [{}] * 4
+    assert rows["policy"][1]["sequences"] >= (8 if version == "v1" else 6)  # "---" in an edit divides it
+    assert len(list(read_jsonl(tmp_path / "run" / "edits.jsonl"))) == 2 + 2 * 2
 
 
 @pytest.fixture

@@ -55,12 +55,17 @@ class OuterUpdate(Protocol):
 
 @runtime_checkable
 class Trains(Protocol):
-    """An outer update that trains an adapter of the policy on edits, so that its cost can be planned.
+    """An outer update that trains the policy on edits, so that its cost can be planned.
 
     Attributes:
+      train: what is trained: "lora", an adapter, or "all" weights.
       merge: whether a second copy of the weights is made, of the trained policy.
       keep_master: whether float32 copies of merged weights are kept where the model has another dtype.
     """
+
+    @property
+    def train(self) -> str:
+        """See above."""
 
     @property
     def merge(self) -> bool:

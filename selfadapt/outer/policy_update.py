@@ -20,10 +20,10 @@ import numpy as np
 from selfadapt.checkpoint import units
 from selfadapt.engine.adapt import schedule
 from selfadapt.engine.adapt.optimizers import optimizer_of
-from selfadapt.engine.policy import Loss, Measured, Step, Trainable, Trained, Trainer, Written
+from selfadapt.engine.policy import DivergedError, Loss, Measured, Step, Trainable, Trained, Trainer, Written
 from selfadapt.engine.policy.programs import initial_optimizer
 from selfadapt.engine.policy.trainable import KINDS
-from selfadapt.errors import InvalidValueError, UserError
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.peft import merge
 from selfadapt.models.policy import Policy, State
 from selfadapt.outer.base import Report
@@ -241,16 +241,7 @@ class PolicyUpdate:
         return pytree, state, Report(learned, metrics)
 
     def largest_update(self, contexts: int, edits: int, sequences: Sequence[TokenSequence]) -> Update:
-        """Returns the finetuning on all edits, which stands for this update's training; see `Trains.largest_update`.
-
-        Raises:
-          UserError: all weights are trained, which no `Update` describes.
-        """
-        if self.train == "all":
-            raise UserError(
-                f"config.outer.{self.name}.train is 'all', and only the training of adapters can be planned; set it "
-                "to 'lora'"
-            )
+        """Returns the finetuning on all edits, which stands for this update's training; see `Trains.largest_update`."""
         chosen = itertools.islice(itertools.cycle(sequences), self.most(contexts, edits))
         return self.training.replace(sequences=list(chosen), batch_size=self.training.batch_size * self.group_size)
 
@@ -278,25 +269,14 @@ class PolicyUpdate:
     ) -> tuple[Trained, Any, list[dict[str, float]]]:
         """Takes the steps; an interrupted round resumes from the last one that was saved."""
         snapshots = units.current().snapshots("policy") if plan else None
-        numbers: list[dict[str, float]] = []
-        if snapshots is not None and (kept := snapshots.restore("steps", (trained, optimizer))):
-            numbers, (trained, optimizer) = kept[0]["numbers"], kept[1]
-        for number, step in enumerate(plan):
-            if number < len(numbers):  # before the interruption
-                continue
-            trained, optimizer, found = trainer.step(
-                trained, optimizer, lesson.data, step, loss=self.loss, optimizer=optimizer_of(self.training)
-            )
-            if not all(math.isfinite(found[name]) for name in ("loss", "policy_norm", "change_norm")):
-                raise InvalidValueError(
-                    f"round {round + 1}: training the policy diverged (step {number + 1}: the loss is "
-                    f"{found['loss']:.3g}, the gradient's norm {found['policy_norm']:.3g}, that of the change of the "
-                    f"weights {found['change_norm']:.3g}); lower config.outer.{self.name}.learning_rate"
-                )
-            numbers.append(found)
-            if snapshots is not None:
-                snapshots.offer("steps", lambda: {"numbers": numbers}, (trained, optimizer))
-        return trained, optimizer, numbers
+        options: dict[str, Any] = dict(loss=self.loss, optimizer=optimizer_of(self.training), snapshots=snapshots)
+        try:
+            return trainer.train(trained, optimizer, lesson.data, plan, **options)
+        except DivergedError as error:
+            raise InvalidValueError(
+                f"round {round + 1}: training the policy diverged ({error}); lower "
+                f"config.outer.{self.name}.learning_rate"
+            ) from None
 
     def _student(self, state: State, policy: Policy) -> Policy:
         """Returns the student beside a new policy."""

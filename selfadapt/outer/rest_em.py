@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from selfadapt.checkpoint import units
 from selfadapt.engine.adapt import adapt
@@ -36,6 +36,8 @@ class RestEM:
     training: Update
     merge: bool = True
     keep_master: bool = True
+
+    train: ClassVar[str] = "lora"
 
     def init(self, policy: Policy) -> tuple[()]:
         """Returns no state: each round starts a new optimizer.

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from selfadapt.plan.hlo import Program
-from selfadapt.plan.programs import Machine, Step, device_bytes
+from selfadapt.plan.steps import Machine, Step, device_bytes
 from selfadapt.plan.topology import Topology
 
 KINDS = ("weights", "adapters", "optimizer", "cache", "other", "temporaries")

@@ -8,12 +8,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from selfadapt.engine import memory, score
 from selfadapt.engine.adapt import training_step
@@ -25,67 +23,10 @@ from selfadapt.models import hf
 from selfadapt.models.lora import Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
 from selfadapt.models.peft import abstract_master
-from selfadapt.parallel import sharding
+from selfadapt.plan.finetuning import full_finetuning
+from selfadapt.plan.steps import Machine, Step, device_bytes
 from selfadapt.plan.workload import Workload, finetuning, outer_update
 from selfadapt.types import Update
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One program.
-
-    Attributes:
-      name: what it does and its shape.
-      phase: the phase of a round that it belongs to.
-      runs: how often a round runs it.
-      tokens: tokens that one run processes, without padding.
-      padded: tokens with padding.
-      inputs: its large arguments by kind, as abstract arrays.
-      held: bytes per device, by kind, of what stays in memory besides its arguments.
-      lower: lowers it; `None` where nothing is compiled and only the memory counts.
-      trips: the trip count of its loop where the program does not determine it.
-    """
-
-    name: str
-    phase: str
-    runs: float
-    tokens: float
-    padded: float
-    inputs: dict[str, Any]
-    held: dict[str, int]
-    lower: Callable[[], Any] | None
-    trips: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """The devices that programs are compiled for.
-
-    Attributes:
-      mesh: the mesh; `None` for one device of this process.
-      memory: bytes per device.
-    """
-
-    mesh: Any
-    memory: float
-
-    @property
-    def shards(self) -> int:
-        """Data-parallel shards of the mesh."""
-        return sharding.num_shards(self.mesh)
-
-    def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
-        """Returns an abstract array with the sharding of a real one."""
-        return sharding.abstract(self.mesh, shape, dtype, axes)
-
-
-def device_bytes(tree: Any) -> int:
-    """Returns how many bytes of a tree of (abstract) arrays each device holds."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-        total += math.prod(shape) * np.dtype(leaf.dtype).itemsize
-    return total
 
 
 def abstract_model(model: Model, machine: Machine, dtype: str) -> Model:
@@ -153,7 +94,11 @@ class Planner:
 
     def improving(self) -> Iterator[Step]:
         """Yields the training steps of the policy on the selected edits."""
-        yield from self._adapting("improve", [finetuning(self.config, self.outer, self.work)], 1.0)
+        update = finetuning(self.config, self.outer, self.work)
+        if self.outer.train == "all":
+            yield from full_finetuning("improve", update, self.model, self.machine, self.first_weights)
+        else:
+            yield from self._adapting("improve", [update], 1.0)
 
     def scoring(self) -> Iterator[Step]:
         """Yields the program of `log_likelihood` on every question, which a round itself does not use."""

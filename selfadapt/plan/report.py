@@ -20,7 +20,8 @@ from selfadapt.models.model import EMBEDDED, Model, read_architecture
 from selfadapt.parallel import sharding
 from selfadapt.plan.advice import advise
 from selfadapt.plan.costs import KINDS, Cost, cost
-from selfadapt.plan.programs import Machine, Planner, abstract_model
+from selfadapt.plan.programs import Planner, abstract_model
+from selfadapt.plan.steps import Machine
 from selfadapt.plan.topology import Topology, find
 from selfadapt.plan.workload import Assumed, Workload, workload
 

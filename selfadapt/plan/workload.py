@@ -170,8 +170,8 @@ def outer_update(config: Any) -> Trains:
     outer = make_outer(config)
     if not isinstance(outer, Trains):
         raise UserError(
-            f"config.outer.name is {config.outer.name!r}, which lacks a part of selfadapt.outer.Trains (merge, "
-            "keep_master, largest_update) and cannot be planned"
+            f"config.outer.name is {config.outer.name!r}, which lacks a part of selfadapt.outer.Trains (train, "
+            "merge, keep_master, largest_update) and cannot be planned"
         )
     return outer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
@@ -68,3 +68,13 @@ class Protocol(Interface):
 
     def run(self, run: Run) -> Measured:
         """Measures; a second call with the same units gives the same result."""
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table as lines of text, its columns aligned.
+
+    >>> aligned([("", "a"), ("one", "2")])
+    ['     a', 'one  2']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -23,12 +23,35 @@ def protocol(name: str = "continual") -> ConfigDict:
     config = experiment()
     for field in _OUTER_LOOP:
         del config[field]
-    config.evaluation = ConfigDict({"contexts": config_dict.placeholder(int)})  # passages that streams are drawn from
+    config.evaluation = ConfigDict({"contexts": config_dict.placeholder(int)})  # passages that there are to draw from
+    config.protocol = ConfigDict({"name": name})
+    # What is learned: "none", "passage", "policy", "oracle", or "untrained" (beside a trained policy).
+    config.protocol.variants = ("none", "passage", "policy", "oracle")
+    # The trained policy: a workdir of `selfadapt train`, or a directory; "": `config.model` itself.
+    config.protocol.policy = ""
+    _FIELDS.get(name, lambda config: None)(config)
+    return config
+
+
+def _continual(config: ConfigDict) -> None:
+    """Adds the fields of continual self-edits (docs/continual.md)."""
     # runs of `streams` streams of `passages` passages; seed: of the draws. disjoint: no passage is in two streams; else
     # each run draws with the seed `seed` + run, as SEAL does.
-    config.protocol = ConfigDict({"name": name, "runs": 1, "streams": 16, "passages": 8, "seed": 42, "disjoint": True})
-    # What streams learn: "none", "passage", "policy", "oracle", or "untrained" (beside a trained policy).
-    config.protocol.variants = ("none", "passage", "policy", "oracle")
-    # The policy that streams start from: a workdir of `selfadapt train`, or a directory; "": `config.model` itself.
-    config.protocol.policy = ""
-    return config
+    config.protocol.update({"runs": 1, "streams": 16, "passages": 8, "seed": 42, "disjoint": True})
+
+
+def _pretraining(config: ConfigDict) -> None:
+    """Adds the fields of continued pretraining (docs/continued_pretraining.md)."""
+    config.evaluation.edits = 5  # of each passage
+    config.evaluation.edits_from = ()  # files of edits, each a further variant: NAME=FILE
+    # sizes: passages that are learned in one update; all are nested, the first ones of `evaluation.contexts`. Size 1 is
+    # the mean over the first `singles` passages, each learned by a model of its own.
+    config.protocol.update({"sizes": (1, 64, 256), "singles": 16})
+    config.protocol.train = "lora"  # or "all" weights; the hyper-parameters are those of `config.inner`
+    config.protocol.repeat_passage = True  # learned with each of its edits (SEAL's first version), or once (its second)
+    config.protocol.warmup_ratio = 0.0  # of the optimizer steps; where it is not 0, in place of `inner.warmup_steps`
+    config.protocol.questions = 0  # the most questions about a subset, drawn with `seed`; 0: all
+    config.protocol.seed = 42
+
+
+_FIELDS = {"continual": _continual, "pretraining": _pretraining}

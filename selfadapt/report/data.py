@@ -19,6 +19,7 @@ _LABELS = {
     "none": ("No adaptation", "the model as it is"),
     "passage": ("Passage alone", "adapted to the passage itself"),
     "untrained": ("Untrained policy", "adapted to the edits of the first policy"),
+    "policy": ("Policy", "adapted to the edits of the policy"),
     "random": ("Random edits", "adapted to edits drawn at random"),
     "constant": ("Best constant edit", "adapted to the edit that is best for all training tasks together"),
     "passage in prompt": ("Passage in the prompt", "the model as it is, with the passage before each question"),

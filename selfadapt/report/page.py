@@ -11,7 +11,7 @@ from typing import Any
 import markupsafe
 
 from selfadapt.files import write_text
-from selfadapt.report import data, plots, retention, template
+from selfadapt.report import data, plots, pretraining, retention, template
 from selfadapt.report.grids import grid_svg
 from selfadapt.telemetry.progress import duration
 
@@ -31,6 +31,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     summary = data.read_summary(workdir)
     if isinstance(summary, dict) and "retention" in summary:
         text = retention.render(summary, data.read_config(workdir), pathlib.Path(workdir))
+    elif isinstance(summary, dict) and "pretraining" in summary:
+        text = pretraining.render(summary, data.read_config(workdir), pathlib.Path(workdir))
     else:
         text = render(data.read_run(workdir))
     return write_text(pathlib.Path(workdir) / "report.html", text)

@@ -121,29 +121,17 @@ def curve(summary: dict[str, Any], width: int, style: str = "") -> str:
         data.is_share(summary),
     )
     last = max(policy for _, _, points in shown for policy, _, _ in points)
-    legend, under = _legend([(kind, text) for kind, text, _ in shown], width)
+    names, under = legend([(kind, text) for kind, text, _ in shown], width)
     left, right = 46, width - 22
     first, end = under + 12, under + (190 if width < NARROW else 270)
     x = svg.scale(-0.12 * max(last, 1), 1.08 * max(last, 1), left, right)
     y = svg.scale(bottom, top, end, first)
-    parts = [legend]
-    for tick in svg.ticks(bottom, top):
-        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(svg.text(left - 7, y(tick) + 4, number(tick, digits=0), "soft number", anchor="end"))
+    parts = [names, levels(y, svg.ticks(bottom, top), left, right, number)]
     every = math.ceil((last + 1) / (4 if width < NARROW else 9))
     for policy in range(0, last + 1, every):
         parts.append(svg.text(x(policy), end + 20, f"round {policy}" if policy else "untrained", "soft", "middle"))
     parts.append(svg.text((left + right) / 2, end + 40, "policy that wrote the edits", "soft", "middle"))
-    for kind, _, points in shown:
-        places = [(x(policy), y(value), error) for policy, value, error in points]
-        path = "M" + " L".join(f"{px:.1f} {py:.1f}" for px, py, _ in places)
-        marks = "".join(_mark(kind, px, py) for px, py, _ in places)
-        errors = "".join(
-            f'<path class="error" d="M{px:.1f} {y(value - error):.1f} V{y(value + error):.1f}"/>'
-            for (px, _, error), (_, value, _) in zip(places, points, strict=True)
-            if error
-        )
-        parts.append(f'<g class="{kind}"><path class="series" d="{path}"/>{errors}{marks}</g>')
+    parts += [series(kind, [(x(policy), value, error) for policy, value, error in own], y) for kind, _, own in shown]
     spoken = "; ".join(
         f"{text}: {', '.join(f'policy {policy} {number(value)}' for policy, value, _ in points)}"
         for _, text, points in shown
@@ -248,8 +236,8 @@ def _series(summary: dict[str, Any]) -> list[tuple[str, str, list[tuple[int, flo
     return [(kind, text, sorted(points)) for kind, text, points in series if points]
 
 
-def _legend(items: Sequence[tuple[str, str]], width: int) -> tuple[str, int]:
-    """Draws legend entries in as many lines as they need; returns them and the y below."""
+def legend(items: Sequence[tuple[str, str]], width: int) -> tuple[str, int]:
+    """Draws legend entries, (kind, text) each, in as many lines as they need; returns them and the y below."""
     parts, x, y = [], 0.0, 14
     for kind, text in items:
         size = 46 + 7.4 * len(text)
@@ -261,6 +249,35 @@ def _legend(items: Sequence[tuple[str, str]], width: int) -> tuple[str, int]:
         parts.append(svg.text(x + 38, y, text, "legend"))
         x += size + 14
     return "".join(parts), y + 8
+
+
+def levels(
+    y: Callable[[float], float], ticks: Sequence[float], left: float, right: float, number: Callable[..., str]
+) -> str:
+    """Draws the horizontal lines of an axis, with their numbers to the left."""
+    return "".join(
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        + svg.text(left - 7, y(tick) + 4, number(tick, digits=0), "soft number", anchor="end")
+        for tick in ticks
+    )
+
+
+def series(kind: str, points: Sequence[tuple[float, float, float | None]], y: Callable[[float], float]) -> str:
+    """Draws a line through points, each with a whisker of one standard error.
+
+    Args:
+      kind: the CSS class, which also determines the shape of the points.
+      points: x in pixels, value, and standard error or `None` of each.
+      y: maps values to pixels.
+    """
+    path = "M" + " L".join(f"{x:.1f} {y(value):.1f}" for x, value, _ in points)
+    marks = "".join(_mark(kind, x, y(value)) for x, value, _ in points)
+    errors = "".join(
+        f'<path class="error" d="M{x:.1f} {y(value - error):.1f} V{y(value + error):.1f}"/>'
+        for x, value, error in points
+        if error
+    )
+    return f'<g class="{kind}"><path class="series" d="{path}"/>{errors}{marks}</g>'
 
 
 def _mark(kind: str, x: float, y: float) -> str:

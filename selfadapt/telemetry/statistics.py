@@ -60,6 +60,23 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, fl
     return difference, difference - margin, difference + margin
 
 
+def mean_interval(values: Sequence[float]) -> dict[str, float]:
+    """Returns the mean, its standard error, its 95% interval by Student's t, and the count, as JSON values.
+
+    The standard error and the interval of a single value are NaN.
+
+    Example:
+      >>> found = mean_interval([0.0, 1.0, 1.0, 0.0])
+      >>> found["mean"], found["n"], round(found["low"], 3), round(found["high"], 3)
+      (0.5, 4, -0.419, 1.419)
+
+    Raises:
+      InvalidValueError: there are no values.
+    """
+    mean, low, high = paired_difference(values, [0.0] * len(values))
+    return {"mean": mean, "stderr": mean_and_stderr(values)[1], "low": low, "high": high, "n": len(values)}
+
+
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Returns Spearman's rank correlation over pairs; NaN where either side is constant, or there are fewer than two.
 

@@ -23,7 +23,8 @@ from selfadapt.models.model import Model
 from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost
-from selfadapt.plan.programs import Machine, Planner, abstract_model
+from selfadapt.plan.programs import Planner, abstract_model
+from selfadapt.plan.steps import Machine
 from selfadapt.plan.workload import Assumed, Workload, finetuning, outer_update, workload
 from selfadapt.types import TokenSequence, Update
 from tests.engine.tiny import CONFIG

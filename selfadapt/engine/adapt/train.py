@@ -167,14 +167,12 @@ def adapt(
 
 
 class Snapshots(Protocol):
-    """Saves the state of training in flight, from which an interrupted `adapt` resumes when it is called again."""
+    """Saves the state of training in flight, from which an interrupted call resumes when it is repeated."""
 
-    def restore(
-        self, name: str, like: training_step.TrainingState
-    ) -> tuple[dict[str, Any], training_step.TrainingState] | None:
+    def restore(self, name: str, like: Any) -> tuple[dict[str, Any], Any] | None:
         """Returns what was last saved of a stream, with the shapes and shardings of `like`; `None` if nothing was."""
 
-    def offer(self, name: str, about: Callable[[], dict[str, Any]], tree: training_step.TrainingState) -> None:
+    def offer(self, name: str, about: Callable[[], dict[str, Any]], tree: Any) -> None:
         """Is called after every training step, perhaps from several threads; may save `about()` (JSON) and the arrays.
 
         The next training step overwrites the arrays, so they must be copied before this returns.
@@ -367,6 +365,17 @@ def _divergence(losses: np.ndarray, weight: float, epochs: int, config: ModelCon
         return None
     if not weight <= OUTWEIGHED:  # NaN too
         return f"diverged: the adapter outweighs the base's weights {weight:.3g} times"
+    return rising_loss(losses, epochs, config)
+
+
+def rising_loss(losses: np.ndarray, epochs: int, config: ModelConfig) -> str | None:
+    """Returns why losses show that training has diverged (the last epoch's are worse than a guess), or `None`.
+
+    Args:
+      losses: the mean loss of each optimizer step in nats, `[steps]`, at least one.
+      epochs: passes over the sequences.
+      config: the model's architecture.
+    """
     last = float(losses[-max(1, len(losses) // max(1, epochs)) :].mean())
     if last > max(float(losses[0]), math.log(config.vocab_size)) + 1.0:
         return f"diverged: the loss went from {losses[0]:.3g} to {last:.3g} nats a token"

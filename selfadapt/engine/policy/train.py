@@ -14,16 +14,22 @@ import optax
 
 from selfadapt.engine import flops, memory
 from selfadapt.engine.adapt.schedule import row_length
+from selfadapt.engine.adapt.train import Snapshots
 from selfadapt.engine.policy import programs
 from selfadapt.engine.policy.programs import Loss, Trained
 from selfadapt.engine.policy.rows import MicroBatch, Rows, Written, arrays, micro_batches
 from selfadapt.engine.policy.trainable import Trainable
+from selfadapt.errors import InvalidValueError
 from selfadapt.models.model import Model
 from selfadapt.parallel import sharding
 from selfadapt.telemetry import meter
 
 # Programs in flight at a time, as in `adapt`: the devices of a CPU share few threads.
 _AHEAD = 8
+
+
+class DivergedError(InvalidValueError):
+    """Training diverged; the message names the optimizer step and what is not finite or too large."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +102,51 @@ class Trainer:
                 found[index] = Measured(result.logprobs[span], result.entropy[span], values)
         self._count([batch for batch, _ in batches], started, backward=False)
         return [found[index] for index in range(len(self._written))]
+
+    def train(
+        self,
+        trained: Trained,
+        state: Any,
+        data: Mapping[str, Sequence[Any]],
+        plan: Sequence[Step],
+        *,
+        loss: Loss,
+        optimizer: optax.GradientTransformation,
+        snapshots: Snapshots | None = None,
+    ) -> tuple[Trained, Any, list[dict[str, float]]]:
+        """Takes optimizer steps one after the other; arguments and results are those of `step`.
+
+        Args:
+          trained: what is trained.
+          state: the optimizer's state.
+          data: as for `step`.
+          plan: the steps.
+          loss: the loss.
+          optimizer: the optimizer.
+          snapshots: saves the training in progress; an interrupted one resumes after the last step that was saved.
+
+        Returns:
+          What is trained, the optimizer's state, and the numbers of each step.
+
+        Raises:
+          DivergedError: a loss, a gradient or a change of the weights is not finite.
+        """
+        numbers: list[dict[str, float]] = []
+        if snapshots is not None and (kept := snapshots.restore("steps", (trained, state))):
+            numbers, (trained, state) = kept[0]["numbers"], kept[1]
+        for number, step in enumerate(plan):
+            if number < len(numbers):  # before the interruption
+                continue
+            trained, state, found = self.step(trained, state, data, step, loss=loss, optimizer=optimizer)
+            if not all(math.isfinite(found[name]) for name in ("loss", "policy_norm", "change_norm")):
+                raise DivergedError(
+                    f"step {number + 1}: the loss is {found['loss']:.3g}, the gradient's norm "
+                    f"{found['policy_norm']:.3g}, that of the change of the weights {found['change_norm']:.3g}"
+                )
+            numbers.append(found)
+            if snapshots is not None:
+                snapshots.offer("steps", lambda: {"numbers": numbers}, (trained, state))
+        return trained, state, numbers
 
     def step(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt.telemetry.statistics import mean_and_stderr, paired_difference
+from selfadapt.telemetry.statistics import mean_and_stderr, mean_interval, paired_difference
 
 BEFORE, LEARNT, END = "before", "just_learnt", "at_the_end"
 FORGETTING, TRANSFER, NET = "forgetting", "backward_transfer", "net_change"
@@ -50,12 +50,6 @@ def measures(accuracies: Matrix) -> dict[str, float]:
     }
 
 
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Returns the mean over streams, its standard error and its 95% interval (Student's t; NaN for a single stream)."""
-    mean, low, high = paired_difference(values, [0.0] * len(values))
-    return {"mean": mean, "stderr": mean_and_stderr(values)[1], "low": low, "high": high, "n": len(values)}
-
-
 def retention(accuracies: Sequence[Matrix], runs: Sequence[int]) -> dict[str, Any]:
     """Returns the retention matrix over streams, and the measures with their intervals.
 
@@ -90,7 +84,7 @@ def retention(accuracies: Sequence[Matrix], runs: Sequence[int]) -> dict[str, An
         "stderr": cells(lambda values: mean_and_stderr(values)[1]),
         "std": cells(deviation),
         "std_mean_of_runs": cells(within),
-        "measures": {name: interval([stream[name] for stream in each]) for name in each[0]},
+        "measures": {name: mean_interval([stream[name] for stream in each]) for name in each[0]},
     }
 
 

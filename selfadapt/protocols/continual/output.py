@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from selfadapt.domains import Applied
-from selfadapt.protocols.base import Measured
+from selfadapt.protocols.base import Measured, aligned
 from selfadapt.protocols.continual.measures import Matrix, comparisons, retention
 from selfadapt.protocols.continual.streams import Stream
+from selfadapt.protocols.variants import PAIRS
 from selfadapt.report.record import training_texts
 from selfadapt.seal.continual import continual_results, overall_results
 from selfadapt.telemetry.metrics import MetricsWriter
@@ -26,14 +27,6 @@ NOTES = {
     "policy": "edits of the streams' models, which start from the policy",
     "oracle": "edits of a perfect author",
 }
-PAIRS = (
-    ("policy", "none"),
-    ("policy", "passage"),
-    ("policy", "untrained"),
-    ("oracle", "policy"),
-    ("passage", "none"),
-    ("untrained", "passage"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +144,7 @@ def table(summary: Mapping[str, Any]) -> str:
     for name in names:
         cells = [row["measures"][name] for row in rows]
         body.append([name.replace("_", " "), *(f"{c['mean']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells)])
-    widths = [max(len(row[column]) for row in body) for column in range(len(body[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in body]
-    lines.append("")
+    lines = [*aligned(body), ""]
     for pair in summary["paired"]:
         lines.append(
             f"{pair['a']} - {pair['b']}, {pair['measure'].replace('_', ' ')}: {pair['difference']:+.3f}  "

@@ -22,19 +22,26 @@ from selfadapt.engine.adapt.schedule import power_of_two
 from selfadapt.engine.generate import generate
 from selfadapt.errors import InvalidValueError
 from selfadapt.models.lora import Adapters
-from selfadapt.models.model import Model, load_model
-from selfadapt.parallel.sharding import make_mesh
+from selfadapt.models.model import Model
+from selfadapt.protocols.asking import ask
 from selfadapt.protocols.base import Measured, Run
 from selfadapt.protocols.continual import output
 from selfadapt.protocols.continual.measures import Matrix
 from selfadapt.protocols.continual.output import Row
-from selfadapt.protocols.continual.policies import trained_policy
 from selfadapt.protocols.continual.streams import Stream, draw
+from selfadapt.protocols.variants import (
+    NONE,
+    ORACLE,
+    PASSAGE,
+    POLICY,
+    UNTRAINED,
+    check_domain,
+    check_fields,
+    load_models,
+)
 from selfadapt.telemetry import meter
 from selfadapt.types import Edit, Update
 
-NONE, PASSAGE, UNTRAINED, POLICY, ORACLE = "none", "passage", "untrained", "policy", "oracle"
-VARIANTS = (NONE, PASSAGE, UNTRAINED, POLICY, ORACLE)
 FEW_STEPS = 8  # have adapters of one padded rank, so that they share their programs; further ones double it
 WRITTEN = (UNTRAINED, POLICY)  # by the stream's current model
 
@@ -188,29 +195,9 @@ class _Variant:
         return row
 
     def _answered(self, step: int) -> dict[str, Any]:
-        adapters = self._current(step)
         asked = [stream.tasks[: step or None] for stream in self._streams]
-        prompts = [[self._domain.questions(task, "") for task in tasks] for tasks in asked]
-        flat = [[prompt for each in lists for prompt in each] for lists in prompts]
-        options: dict[str, Any] = dict(max_new_tokens=self._answer.max_new_tokens, stop=tuple(self._answer.stop))
-        if adapters is None:
-            different = list(dict.fromkeys(prompt for each in flat for prompt in each))
-            known = dict(zip(different, generate(self._model, different, **options), strict=True))
-            texts = [[known[prompt] for prompt in each] for each in flat]
-        else:
-            texts = generate(self._model, flat, adapters=adapters, **options)
-        answers = []
-        for lists, own in zip(prompts, texts, strict=True):
-            left = iter(own)
-            answers.append([[next(left) for _ in each] for each in lists])
-        tasks = [task for each in asked for task in each]
-        verdicts = iter(self._domain.grade(tasks, [one for each in answers for one in each]))
-        meter.add("edits", scored=len(tasks))
-        return {
-            "verdicts": [[list(next(verdicts)) for _ in each] for each in asked],
-            "answers": answers,
-            "status": self._statuses(step),
-        }
+        found = ask(self._model, self._domain, asked, self._answer, self._current(step))
+        return found | {"status": self._statuses(step)}
 
     def _statuses(self, step: int) -> list[str]:
         """Returns for each stream what became of its edit of a step."""
@@ -251,31 +238,13 @@ def make(config: Any, domain: Domain | None = None) -> Continual:
     for name in ("runs", "streams", "passages"):
         if fields[name] < 1:
             raise InvalidValueError(f"config.protocol.{name} is {fields[name]}; it must be at least 1")
-    if not fields.variants or len(set(fields.variants)) < len(fields.variants):
-        raise InvalidValueError(f"config.protocol.variants is {fields.variants}; it must name variants, each once")
-    for name in fields.variants:
-        if name not in VARIANTS:
-            raise InvalidValueError(f"config.protocol.variants has {name!r}; a variant is one of {', '.join(VARIANTS)}")
-    if UNTRAINED in fields.variants and not fields.policy:
-        raise InvalidValueError(
-            f"config.protocol.variants has {UNTRAINED!r}, a control beside a trained policy, and "
-            f"config.protocol.policy names none; without it {POLICY!r} is the untrained one"
-        )
-    if not (config.sampling.temperature >= 0 and 0 < config.sampling.top_p <= 1):
-        raise InvalidValueError("config.sampling: temperature must be 0 or more, and top_p above 0 and at most 1")
-    untrained = load_model(config.model, dtype=config.dtype, mesh=make_mesh(**config.mesh))
-    policy = trained_policy(untrained, fields.policy, config.dtype) if fields.policy else untrained
+    check_fields(config)
+    untrained, policy = load_models(config)
     if domain is None:
         domain = make_domain(config, policy)
     pool = domain.tasks("heldout", config.evaluation.contexts)
     streams = draw(pool, fields.runs, fields.streams, fields.passages, fields.seed, fields.disjoint)
     tasks = {task.id: task for stream in streams for task in stream.tasks}.values()
-    if not all(isinstance(domain.apply(task, None), Update) for task in tasks):
-        raise InvalidValueError(
-            f"config.domain.name is {config.domain.name!r}, which trains on nothing without an edit; the continual "
-            "protocol needs a domain that trains on its contexts, such as 'knowledge'"
-        )
-    if ORACLE in fields.variants and any(domain.oracle(task) is None for task in tasks):
-        raise InvalidValueError(f"config.protocol.variants has {ORACLE!r}, and the domain has no oracle for some tasks")
+    check_domain(config, domain, list(tasks))
     models = {name: untrained if name == UNTRAINED else policy for name in fields.variants}
     return Continual(config, domain, streams, models)

@@ -1,7 +1,6 @@
 """The continual protocol on a random model of the tiny world, against merging after each step, one stream at a time."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 
@@ -18,6 +17,7 @@ from selfadapt.protocols.continual import make, output
 from selfadapt.protocols.run import evaluate
 from selfadapt.seal.results import read_results
 from tests.engine.tiny import random_adapters, tiny_model
+from tests.protocols.graders import Spelling
 from tests.worlds import random_world_model
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -34,13 +34,6 @@ SMALL = {
     "protocol.passages": str(PASSAGES),
     "protocol.variants": "none,policy",
 }
-
-
-class Spelling:
-    """Grades by a hash of the answer, so that the verdicts on a random model's answers differ."""
-
-    def grade(self, items):
-        return [float(hashlib.sha256(item.answer.encode()).digest()[0] % 2) for item in items]
 
 
 class Failing:

@@ -1,0 +1,71 @@
+"""What a plan consists of: programs with abstract arguments, and the machine that they are compiled for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from selfadapt.parallel import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One program.
+
+    Attributes:
+      name: what it does and its shape.
+      phase: the phase of a round that it belongs to.
+      runs: how often a round runs it.
+      tokens: tokens that one run processes, without padding.
+      padded: tokens with padding.
+      inputs: its large arguments by kind, as abstract arrays.
+      held: bytes per device, by kind, of what stays in memory besides its arguments.
+      lower: lowers it; `None` where nothing is compiled and only the memory counts.
+      trips: the trip count of its loop where the program does not determine it.
+    """
+
+    name: str
+    phase: str
+    runs: float
+    tokens: float
+    padded: float
+    inputs: dict[str, Any]
+    held: dict[str, int]
+    lower: Callable[[], Any] | None
+    trips: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The devices that programs are compiled for.
+
+    Attributes:
+      mesh: the mesh; `None` for one device of this process.
+      memory: bytes per device.
+    """
+
+    mesh: Any
+    memory: float
+
+    @property
+    def shards(self) -> int:
+        """Data-parallel shards of the mesh."""
+        return sharding.num_shards(self.mesh)
+
+    def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
+        """Returns an abstract array with the sharding of a real one."""
+        return sharding.abstract(self.mesh, shape, dtype, axes)
+
+
+def device_bytes(tree: Any) -> int:
+    """Returns how many bytes of a tree of (abstract) arrays each device holds."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        total += math.prod(shape) * np.dtype(leaf.dtype).itemsize
+    return total
