@@ -4,87 +4,55 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from selfadapt.data.records import DataError
 from selfadapt.domains.knowledge.sequences import training_sequences
-from selfadapt.seal.results import Results, ResultsError, edit_stats
+from selfadapt.seal.results import Results, edit_stats
 from selfadapt.types import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
-    """The edits of a round of training, ranked by accuracy, of which the best of each passage is learned from.
+class Selected:
+    """The edits of a round of training that SEAL's code learns from: the best one of each passage.
 
-    The code of SEAL takes the best edit by its absolute accuracy, the first one of several, whether or not it improves
-    on the model without it; its paper (equation 2) has a reward for edits that improve.
+    It takes the best by absolute accuracy, the first one of several, whether or not it improves on the model without an
+    edit; the paper (equation 2) has a reward for edits that improve.
 
     Attributes:
-      baseline: mean accuracy without an edit.
-      mean: mean accuracy over all edits.
-      best: mean over passages of the accuracy of the best edit.
-      edits: the number of edits with known accuracy.
-      improve: how many of them have a higher accuracy than the model without an edit.
       winners: for each passage (its edits' prompt, the text of the best edit).
       ties: passages with several best edits.
-      hurt: passages whose best edit lowers the accuracy.
-      unchanged: passages whose best edit leaves it as it is.
-      between: mean over passages of the standard deviation between edits.
-      within: mean over edits of the standard deviation between trainings on one edit; `None` where it is not saved.
+      edits: edits with known accuracy.
+      improve: how many of them have a higher accuracy than the model without an edit.
     """
 
-    baseline: float
-    mean: float
-    best: float
-    edits: int
-    improve: int
     winners: tuple[tuple[str, str], ...]
     ties: int
-    hurt: int
-    unchanged: int
-    between: float
-    within: float | None
+    edits: int
+    improve: int
 
 
-def training_round(results: Results) -> Round:
-    """Selects from the edits of an "inner" file as SEAL's code does, and counts what is selected.
+def selected(results: Results) -> Selected:
+    """Selects from the edits of an "inner" file as SEAL's code does.
 
     Passages whose edits have no known accuracy are left out.
-
-    Raises:
-      ResultsError: no edit of the file has a known accuracy.
     """
-    scored: list[tuple[Mapping[str, Any], list[tuple[Mapping[str, Any], str]]]] = []
+    winners: list[tuple[str, str]] = []
+    ties, gains = 0, []
     for article in results.content["articles"]:
         texts = (completion["text"] for completion in article["completions"])
-        edits = [
-            (stats, text)
+        known = [
+            (stats["adapter_mean"], stats["gain_mean"], text)
             for stats, text in zip(edit_stats(article), texts, strict=True)
-            if stats["adapter_mean"] is not None
+            if stats["adapter_mean"] is not None and stats["gain_mean"] is not None
         ]
-        if edits:
-            scored.append((article, edits))
-    if not scored:
-        raise ResultsError(f"{results.name}: no edit has a known accuracy, so none can be the best of its passage")
-    every = [stats for _, edits in scored for stats, _ in edits]
-    best = [max(edits, key=lambda edit: edit[0]["adapter_mean"]) for _, edits in scored]  # the first of equal ones
-    gains = [stats["gain_mean"] for stats, _ in best]
-    accuracies = [[stats["adapter_mean"] for stats, _ in edits] for _, edits in scored]
-    within = [stats["adapter_std"] for stats in every if stats["adapter_std"] is not None]
-    return Round(
-        baseline=statistics.fmean(stats["baseline_mean"] for stats in every),
-        mean=statistics.fmean(stats["adapter_mean"] for stats in every),
-        best=statistics.fmean(stats["adapter_mean"] for stats, _ in best),
-        edits=len(every),
-        improve=sum(stats["gain_mean"] > 0 for stats in every),
-        winners=tuple((article.get("prompt", ""), text) for (article, _), (_, text) in zip(scored, best, strict=True)),
-        ties=sum(each.count(max(each)) > 1 for each in accuracies),
-        hurt=sum(gain < 0 for gain in gains),
-        unchanged=sum(gain == 0 for gain in gains),
-        between=statistics.fmean(statistics.stdev(each) if len(each) > 1 else 0.0 for each in accuracies),
-        within=statistics.fmean(within) if within else None,
-    )
+        if known:
+            best = max(accuracy for accuracy, _, _ in known)
+            of_best = [text for accuracy, _, text in known if accuracy == best]
+            winners.append((article.get("prompt", ""), of_best[0]))
+            ties += len(of_best) > 1
+        gains += [gain for _, gain, _ in known]
+    return Selected(tuple(winners), ties, len(gains), sum(gain > 0 for gain in gains))
 
 
 def leaked(prompts: Sequence[str], passages: Collection[str]) -> int:

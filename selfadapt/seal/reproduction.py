@@ -17,6 +17,7 @@ from selfadapt.files import read_jsonl
 from selfadapt.seal import checks, published
 from selfadapt.seal.analyze import Comparison, Estimate, compare, estimate, units
 from selfadapt.seal.continual import mean_deviation
+from selfadapt.seal.noise import noise
 from selfadapt.seal.results import Results, pool_continual, read_results, recompute
 from selfadapt.telemetry.statistics import paired_difference
 from selfadapt.types import Task
@@ -161,27 +162,25 @@ def _rounds(files: Files) -> str:
         results = files.results(ranked)
         if results is None:
             continue
-        found = checks.training_round(results)
-        path, count = files.one(learned), len(found.winners)
-        same = _NONE
+        found, rewards = checks.selected(results), noise(results)
+        path, same = files.one(learned), _NONE
         if path is not None:
             rows = [(row.get("prompt", ""), row.get("completion")) for row in read_jsonl(path)]
             same = f"{len(set(rows) & set(found.winners))} of {len(rows)}"
-        body.append(
-            (
-                name,
-                *(f"{100 * value:.1f}" for value in (found.baseline, found.mean, found.best)),
-                f"{found.improve} of {found.edits}",
-                *(f"{number} of {count}" for number in (found.ties, found.unchanged, found.hurt)),
-                same,
-                f"{100 * found.between:.1f}",
-                _NONE if found.within is None else f"{100 * found.within:.1f}",
-            )
-        )
+        means: tuple[str, ...] = (_NONE,) * 3
+        counts: tuple[str, ...] = (_NONE,) * 2
+        reliability = _NONE
+        if rewards is not None:
+            means = tuple(f"{100 * value:.1f}" for value in (rewards.mean, rewards.best, rewards.expected))
+            counts = tuple(f"{number} of {rewards.passages}" for number in (rewards.level, rewards.hurt))
+            reliability = "{:.2f} [{:.2f}, {:.2f}]".format(*rewards.reliability)
+        ties, improve = f"{found.ties} of {len(found.winners)}", f"{found.improve} of {found.edits}"
+        baseline = f"{100 * recompute(results)['baseline_mean_accuracy']:.1f}"
+        body.append((name, baseline, *means, reliability, improve, ties, *counts, same))
     header = (
-        *("", "no edit", "mean of edits", "best edit", "edits that improve", "several best edits"),
-        *("best edit changes nothing", "best edit hurts", "finetuning rows that are a best edit"),
-        *("std between edits", "std between runs of one edit"),
+        *("", "no edit", "all edits", "best edits, as measured", "best edits, expected of new runs"),
+        *("reliability of a reward", "edits that improve", "passages with several best edits"),
+        *("best edits that change nothing", "best edits that hurt", "finetuning rows that are a best edit"),
     )
     return _markdown(header, body) if body else ""
 

@@ -446,14 +446,14 @@ FAULTS = (
         "tests/seal/test_checks.py",
         (
             "the last of equal edits is taken",
-            'best = [max(edits, key=lambda edit: edit[0]["adapter_mean"]) for _, edits in scored]  # the first of equal ones',
-            'best = [max(reversed(edits), key=lambda edit: edit[0]["adapter_mean"]) for _, edits in scored]',
+            'winners.append((article.get("prompt", ""), of_best[0]))',
+            'winners.append((article.get("prompt", ""), of_best[-1]))',
             "test_the_first_of_the_best_edits_is_taken_by_absolute_accuracy_also_where_it_hurts",
         ),
         (
             "an edit that changes nothing improves",
-            'improve=sum(stats["gain_mean"] > 0 for stats in every),',
-            'improve=sum(stats["gain_mean"] >= 0 for stats in every),',
+            "return Selected(tuple(winners), ties, len(gains), sum(gain > 0 for gain in gains))",
+            "return Selected(tuple(winners), ties, len(gains), sum(gain >= 0 for gain in gains))",
             "test_the_first_of_the_best_edits_is_taken_by_absolute_accuracy_also_where_it_hurts",
         ),
         (

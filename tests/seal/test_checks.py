@@ -5,13 +5,13 @@ import statistics
 import pytest
 
 from selfadapt.data.records import DataError
-from selfadapt.seal.checks import kept_by_title, leaked, lengths, training_round
+from selfadapt.seal.checks import kept_by_title, leaked, lengths, selected
 from selfadapt.seal.results import Results, ResultsError, read_results
 from selfadapt.types import Task
 
 
-def edit(text, before, after, spread=0.0):
-    stats = {"baseline_mean": before, "baseline_std": 0.0, "adapter_mean": after, "adapter_std": spread}
+def edit(text, before, after):
+    stats = {"baseline_mean": before, "baseline_std": 0.0, "adapter_mean": after, "adapter_std": 0.0}
     gain = None if after is None else after - before
     return {"text": text, "stats": stats | {"gain_mean": gain}, "questions": []}
 
@@ -22,40 +22,25 @@ def ranked(*passages):
 
 
 def test_the_first_of_the_best_edits_is_taken_by_absolute_accuracy_also_where_it_hurts():
-    found = training_round(
+    found = selected(
         ranked(
-            [edit("a", 0.25, 0.25), edit("b", 0.25, 0.75), edit("c", 0.25, 0.75)],  # a tie, which improves
-            [edit("d", 0.75, 0.5), edit("e", 0.75, 0.25)],  # the best one hurts
+            [edit("a", 0.25, 0.25), edit("b", 0.25, 0.75), edit("c", 0.25, 0.75)],  # a tie
+            [edit("d", 0.75, 0.5), edit("e", 0.0, 0.25)],  # the best one hurts, the other improves
             [edit("f", 0.5, 0.25), edit("g", 0.5, 0.5)],  # the best one changes nothing
         )
     )
     assert found.winners == (("p0", "b"), ("p1", "d"), ("p2", "g"))
-    assert (found.ties, found.hurt, found.unchanged) == (1, 1, 1)
-    assert (found.edits, found.improve) == (7, 2)
-    assert found.best == pytest.approx((0.75 + 0.5 + 0.5) / 3)
-    assert found.mean == pytest.approx((0.25 + 0.75 + 0.75 + 0.5 + 0.25 + 0.25 + 0.5) / 7)
-    assert found.baseline == pytest.approx((3 * 0.25 + 2 * 0.75 + 2 * 0.5) / 7)
-
-
-def test_deviations_are_between_edits_of_a_passage_and_within_an_edit():
-    found = training_round(ranked([edit("a", 0, 0.2, 0.1), edit("b", 0, 0.6, 0.3)], [edit("c", 0, 0.9, None)]))
-    assert found.between == pytest.approx(statistics.stdev([0.2, 0.6]) / 2)  # a single edit has none
-    assert found.within == pytest.approx(0.2)
-    assert training_round(ranked([edit("a", 0, 0.2, None)])).within is None
+    assert (found.ties, found.edits, found.improve) == (1, 7, 3)
 
 
 def test_edits_and_passages_without_accuracy_are_left_out():
-    found = training_round(ranked([edit("a", 0.5, None)], [edit("b", 0.5, None), edit("c", 0.5, 0.25)]))
-    assert (found.winners, found.edits, found.hurt) == ((("p1", "c"),), 1, 1)
-    with pytest.raises(ResultsError, match="ranked: no edit has a known accuracy"):
-        training_round(ranked([edit("a", 0.5, None)]))
+    found = selected(ranked([edit("a", 0.5, None)], [edit("b", 0.5, None), edit("c", 0.5, 0.75)]))
+    assert (found.winners, found.ties, found.edits, found.improve) == ((("p1", "c"),), 0, 1, 1)
 
 
 def test_the_published_rounds_selection_is_recomputed(seal_data):
-    found = training_round(read_results(seal_data / "seal/knowledge/rank_iter1.json"))
-    assert (found.ties, found.unchanged, found.hurt) == (17, 6, 2)
-    assert (found.improve, found.edits, len(found.winners)) == (143, 250, 50)
-    assert found.best == pytest.approx(0.5935, abs=5e-5) and found.within > found.between
+    found = selected(read_results(seal_data / "seal/knowledge/rank_iter1.json"))
+    assert (found.ties, found.improve, found.edits, len(found.winners)) == (17, 143, 250, 50)
 
 
 def test_a_prompt_with_a_passage_of_the_evaluation_is_a_leak():

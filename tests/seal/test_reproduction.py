@@ -87,7 +87,13 @@ def test_continued_pretraining_is_compared_question_by_question(tmp_path):
 
 
 def test_finetuning_rows_are_counted_if_they_are_best_edits_and_if_they_have_passages_of_the_evaluation(tmp_path):
-    write(tmp_path / "query_server" / "train" / "rank_iter0.json", inner((2, 0, 1), (2, 2, 1)))
+    content = inner((2, 0, 1), (2, 2, 1)) | {"k_completions": 2, "eval_times": 2}
+    for article in content["articles"]:
+        (first,) = article["completions"]
+        first["questions"] += [{**question, "rep": 1} for question in first["questions"]]  # a second run like the first
+        wrong = [{**question, "adapter_correct": False} for question in first["questions"]]
+        article["completions"].append({**first, "text": "worse", "questions": wrong})
+    write(tmp_path / "query_server" / "train" / "rank_iter0.json", content)
     rows = [{"prompt": "prompt 0", "completion": "edit 0"}, {"prompt": "Read: An owl.", "completion": "edit 1"}]
     learned = tmp_path / "EM_SFT" / "alternate" / "sft_none.jsonl"
     write(
@@ -99,7 +105,8 @@ def test_finetuning_rows_are_counted_if_they_are_best_edits_and_if_they_have_pas
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = tables(tmp_path)
     round_one = line(found["Rounds of training: the edits that are learned from"], "implications, round 1")
-    assert round_one[3:8] == ["1 of 2", "0 of 2", "0 of 2", "1 of 2", "1 of 2"]
+    assert round_one[:4] == ["50.0", "25.0", "50.0", "50.0"]  # runs agree, so new ones are expected to
+    assert round_one[5:] == ["1 of 4", "0 of 2", "0 of 2", "1 of 2", "1 of 2"]
     leaks = found["Finetuning data with passages of the evaluation in it"]
     assert line(leaks, "`sft_none.jsonl`") == line(leaks, "`sft_best1of5_iter0.jsonl`") == ["2", "1"]
 
