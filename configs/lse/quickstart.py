@@ -9,6 +9,8 @@ instruction (which is empty), one edit of the untrained and of each round's edit
 been measured yet.
 
     selfadapt train --config=lse/quickstart --workdir=runs/lse
+
+How far the trained editor gets in many edits is measured by lse/evolve.
 """
 
 from ml_collections import ConfigDict

@@ -20,7 +20,7 @@ def protocol(name: str = "continual") -> ConfigDict:
     Args:
       name: a module of `selfadapt.protocols`, or the dotted path of your own.
     """
-    config = experiment()
+    config = experiment("instructions" if name == "evolve" else "knowledge")
     for field in _OUTER_LOOP:
         del config[field]
     config.evaluation = ConfigDict({"contexts": config_dict.placeholder(int)})  # passages that there are to draw from
@@ -54,4 +54,16 @@ def _pretraining(config: ConfigDict) -> None:
     config.protocol.seed = 42
 
 
-_FIELDS = {"continual": _continual, "pretraining": _pretraining}
+def _evolve(config: ConfigDict) -> None:
+    """Adds the fields of evolution at test time (docs/lse.md), beside those of growth in `config.domain`."""
+    for field in ("inner", "grader"):
+        del config[field]
+    del config.domain.environments  # to train on
+    # "none" (the seed instruction), "oracle", and EDITOR_SHAPE: the "untrained" or the "trained" editor (`policy`), and
+    # a "tree", a "chain" (each edit is of the one before it) or "best_of_n" (all edits are of the seed).
+    config.protocol.variants = ("none", "untrained_tree", "untrained_chain", "untrained_best_of_n", "oracle")
+    # Parts of the holdout, each of which judges the instruction that the others chose.
+    config.protocol.folds = 4
+
+
+_FIELDS = {"continual": _continual, "pretraining": _pretraining, "evolve": _evolve}

@@ -23,7 +23,7 @@ from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.telemetry.progress import Progress
 from selfadapt.telemetry.sinks import Sinks
 
-NAMES = ("continual", "pretraining")
+NAMES = ("continual", "evolve", "pretraining")
 
 
 def evaluate(config: Any, workdir: str | os.PathLike, *, domain: Domain | None = None) -> dict[str, Any]:

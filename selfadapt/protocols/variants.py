@@ -24,8 +24,12 @@ PAIRS = (  # a and b, for a minus b
 )
 
 
-def check_fields(config: Any) -> None:
+def check_fields(config: Any, known: Sequence[str] = VARIANTS) -> None:
     """Checks the fields that protocols with variants share: `config.protocol.variants`, and those of sampling.
+
+    Args:
+      config: the resolved config.
+      known: the variants that there are.
 
     Raises:
       InvalidValueError: a field cannot be used.
@@ -34,8 +38,8 @@ def check_fields(config: Any) -> None:
     if not fields.variants or len(set(fields.variants)) < len(fields.variants):
         raise InvalidValueError(f"config.protocol.variants is {fields.variants}; it must name variants, each once")
     for name in fields.variants:
-        if name not in VARIANTS:
-            raise InvalidValueError(f"config.protocol.variants has {name!r}; a variant is one of {', '.join(VARIANTS)}")
+        if name not in known:
+            raise InvalidValueError(f"config.protocol.variants has {name!r}; a variant is one of {', '.join(known)}")
     if UNTRAINED in fields.variants and not fields.policy:
         raise InvalidValueError(
             f"config.protocol.variants has {UNTRAINED!r}, a control beside a trained policy, and "

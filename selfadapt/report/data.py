@@ -55,6 +55,8 @@ class Run:
     @property
     def noun(self) -> str:
         """What the page calls a held-out task."""
+        if self.config.get("domain", {}).get("name") == "instructions":
+            return "environment"
         return "task" if any("grids" in edit for edit in self.edits) else "passage"
 
     @property

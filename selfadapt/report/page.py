@@ -11,7 +11,7 @@ from typing import Any
 import markupsafe
 
 from selfadapt.files import write_text
-from selfadapt.report import data, plots, pretraining, retention, template
+from selfadapt.report import data, evolution, plots, pretraining, retention, template
 from selfadapt.report.grids import grid_svg
 from selfadapt.telemetry.progress import duration
 
@@ -19,8 +19,8 @@ from selfadapt.telemetry.progress import duration
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     """Writes `report.html` into the workdir of a finished run.
 
-    It reads `summary.json`, and `config.json`, `edits.jsonl` and `metrics.jsonl` where they exist. The
-    page is one file: it runs no script and makes no request.
+    It reads `summary.json`, and `config.json`, `edits.jsonl` and `metrics.jsonl` where they exist, or the files of
+    an evaluation protocol. The page is one file: it runs no script and makes no request.
 
     Returns:
       The path of the page.
@@ -33,6 +33,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         text = retention.render(summary, data.read_config(workdir), pathlib.Path(workdir))
     elif isinstance(summary, dict) and "pretraining" in summary:
         text = pretraining.render(summary, data.read_config(workdir), pathlib.Path(workdir))
+    elif isinstance(summary, dict) and "evolution" in summary:
+        text = evolution.render(summary, data.read_config(workdir), pathlib.Path(workdir))
     else:
         text = render(data.read_run(workdir))
     return write_text(pathlib.Path(workdir) / "report.html", text)

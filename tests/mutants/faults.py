@@ -1625,4 +1625,40 @@ FAULTS = (
             "test_training_situations_are_the_nodes_with_the_largest_potential_first",
         ),
     ),
+    *_faults(
+        "selfadapt/protocols/evolve/output.py",
+        "tests/protocols/evolve/test_protocol.py",
+        (
+            "the honest score is that of the problems that chose",
+            "return {HONEST: found.mean, BEST: best_of(scores)[1], OPTIMISM: found.optimism}",
+            "return {HONEST: found.best, BEST: best_of(scores)[1], OPTIMISM: found.optimism}",
+            "test_the_measures_follow_from_the_scores_of_the_nodes",
+        ),
+        (
+            "early points of a curve know later edits",
+            "scores = [own for own, round in zip(self.scores, self.rounds, strict=True) if last is None or round <= last]",
+            "scores = self.scores",
+            "test_the_measures_follow_from_the_scores_of_the_nodes",
+        ),
+    ),
+    *_faults(
+        "selfadapt/protocols/evolve/variants.py",
+        "tests/protocols/evolve/test_protocol.py",
+        (
+            "a chain has fewer edits than a tree",
+            'return {"rounds": rounds * edits, "edits": 1, "selection": "deepest"}',
+            'return {"rounds": rounds, "edits": 1, "selection": "deepest"}',
+            "test_every_variant_writes_as_many_edits_and_spends_them_in_its_shape",
+        ),
+    ),
+    *_faults(
+        "selfadapt/protocols/evolve/protocol.py",
+        "tests/protocols/evolve/test_protocol.py",
+        (
+            "units of one variant are those of another",
+            "with run.stored.within(name).active() as place:",
+            "with run.stored.active() as place:",
+            "test_every_variant_writes_as_many_edits_and_spends_them_in_its_shape",
+        ),
+    ),
 )

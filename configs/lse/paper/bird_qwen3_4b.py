@@ -16,7 +16,8 @@ Data: LSE's `train_prompt.json` with BIRD's training databases, and BIRD's `dev.
         --config.data.path=train_prompt.json --config.data.databases=train_databases \
         --config.data.eval_path=dev.json --config.data.eval_databases=dev_databases
 
-LSE's scripts have other sizes than the paper, 16 situations x 8 edits: --config.contexts=16 --config.edits=8.
+The evaluation in rounds is lse/paper/evolve_bird_qwen3_4b. LSE's scripts have other sizes than the paper, 16 situations
+x 8 edits: --config.contexts=16 --config.edits=8.
 
 Differences from LSE's code:
 

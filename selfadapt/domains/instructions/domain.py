@@ -6,6 +6,7 @@ The policy is the editor; the student is the model that answers, and it stays as
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ class Instructions:
         Raises:
           UserError: there are too few environments, or a prompt is too long for a model.
         """
-        situations = self.situations.get(split) or self._seeds(split)
+        situations = self.situations.get(split) or (self._train if split == "train" else self._held_out)
         if split != "train":
             if count > len(situations):
                 raise InvalidValueError(f"there are {len(situations)} held-out environments, and {count} are needed")
@@ -94,9 +95,17 @@ class Instructions:
             tasks.append(_task(f"{id}, turn {turn + 1}" if turn else id, situation))
         return tasks
 
-    def _seeds(self, split: str) -> dict[str, Situation]:
+    @functools.cached_property
+    def _train(self) -> dict[str, Situation]:
+        return self._seeds("train", self.environments)
+
+    @functools.cached_property
+    def _held_out(self) -> dict[str, Situation]:
+        return self._seeds("heldout", self.heldout)
+
+    def _seeds(self, split: str, count: int) -> dict[str, Situation]:
         """Returns the environments of a split with their seed instructions, and without summaries."""
-        found = self.source.environments(split, self.environments if split == "train" else self.heldout)
+        found = self.source.environments(split, count)
         for environment in found:
             try:
                 self.room.check_answers(
@@ -115,15 +124,14 @@ class Instructions:
         Raises:
           InvalidValueError: the summary of a seed makes a prompt that is too long for the editor.
         """
-        seeds = self._seeds("heldout")
-        environments = [each.environment for each in seeds.values()]
+        environments = [each.environment for each in self._held_out.values()]
         with units.current().within("heldout").active():
             roots = self.grow(state.policy, state.student, environments, phase, rounds=0)
         heldout = {
             id: dataclasses.replace(seed, summary=read_summary(seed.environment, tree.root))
-            for (id, seed), tree in zip(seeds.items(), roots, strict=True)
+            for (id, seed), tree in zip(self._held_out.items(), roots, strict=True)
         }
-        environments = [each.environment for each in self._seeds("train").values()]
+        environments = [each.environment for each in self._train.values()]
         with units.current().within("train").active():
             trees = self.grow(state.policy, state.student, environments, phase)
         situations = {"heldout": heldout, "train": by_potential(environments, trees)}
@@ -243,14 +251,15 @@ def make(
     """
     student = policy if student is None else student
     fields = config.domain
-    if fields.environments < 1:
-        raise InvalidValueError(f"config.domain.environments is {fields.environments}; it must be at least 1")
+    environments = fields.get("environments", 1)  # an evaluation has none to train on
+    if environments < 1:
+        raise InvalidValueError(f"config.domain.environments is {environments}; it must be at least 1")
     source = make_source(config, student) if source is None else source
     return Instructions(
         source=source,
         style=source.style or make_style(config, policy),
         room=Room(policy, student, config.sampling.max_new_tokens, config.answer.max_new_tokens),
-        environments=fields.environments,
+        environments=environments,
         heldout=config.evaluation.contexts,
         growth=Growth.of(config),
     )

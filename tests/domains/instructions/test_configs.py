@@ -46,3 +46,13 @@ def test_the_configs_of_the_embedded_model_learn_from_improvements(name):
     domain = make_domain(config, following.model().model)
     assert len(domain.tasks("train", config.contexts, config.rounds - 1)) == config.contexts
     assert len(domain.tasks("heldout", config.evaluation.contexts)) == config.evaluation.contexts
+
+
+def test_evolution_has_the_published_rounds_and_temperature_and_lacks_what_it_does_not_read():
+    config = resolve(load_config("lse/paper/evolve_bird_qwen3_4b"))
+    assert (config.domain.tree_rounds, config.domain.tree_edits, config.domain.batch) == (25, 1, 10)
+    assert (config.sampling.temperature, config.sampling.top_p, config.data.holdout) == (0.7, 0.8, 50)
+    assert config.data.holdout % config.protocol.folds == 0
+    tiny = load_config("lse/evolve")
+    assert resolve(tiny).preset == "tiny_lse" and {"rounds", "outer", "inner", "grader"}.isdisjoint(tiny)
+    assert "environments" not in tiny.domain and "environments" not in resolve(tiny).domain

@@ -1,0 +1,52 @@
+"""What the evolution protocol compares: editors, and how the edits that they may write are spent."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+NONE, ORACLE = "none", "oracle"
+UNTRAINED, TRAINED = "untrained", "trained"
+TREE, CHAIN, BEST_OF_N = "tree", "chain", "best_of_n"
+
+NOTES = {
+    TREE: "each round edits the node that the rule selects",
+    CHAIN: "each edit is of the one before it",
+    BEST_OF_N: "all edits are of the seed instruction",
+}
+
+
+class Variant(NamedTuple):
+    """An editor and what it does.
+
+    Attributes:
+      editor: "untrained" or "trained".
+      shape: "tree", "chain" or "best_of_n".
+    """
+
+    editor: str
+    shape: str
+
+    @property
+    def name(self) -> str:
+        """What configs call it."""
+        return f"{self.editor}_{self.shape}"
+
+    def changes(self, rounds: int, edits: int) -> dict[str, Any]:
+        """Returns the fields of a `Growth` of `rounds` with `edits` each that differ; all write as many edits."""
+        if self.shape == CHAIN:
+            return {"rounds": rounds * edits, "edits": 1, "selection": "deepest"}
+        return {"rounds": 1, "edits": rounds * edits} if self.shape == BEST_OF_N else {}
+
+
+EVOLVED = {
+    variant.name: variant
+    for variant in (Variant(editor, shape) for editor in (UNTRAINED, TRAINED) for shape in (TREE, CHAIN, BEST_OF_N))
+}
+VARIANTS = (NONE, *EVOLVED, ORACLE)
+
+
+def note(name: str) -> str:
+    """Returns what a variant is, in words."""
+    if name in EVOLVED:
+        return f"the {EVOLVED[name].editor} editor; {NOTES[EVOLVED[name].shape]}"
+    return "the seed instruction" if name == NONE else "the instruction of a perfect author"
