@@ -8,7 +8,8 @@ import pytest
 
 from selfadapt import Update
 from selfadapt.config import ConfigError, check_workdir, config_to_json, load_config, save_config
-from selfadapt.defaults import PRESETS, experiment, resolve
+from selfadapt.defaults import experiment, resolve
+from selfadapt.presets import PRESETS
 
 QUICKSTART = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py"
 

@@ -25,6 +25,7 @@ LAYERS = (
     ("parallel",),
     ("config",),
     ("defaults", "files", "templates"),
+    ("presets",),
     ("types",),
     ("errors",),
 )

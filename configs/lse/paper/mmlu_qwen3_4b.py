@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     """Returns the experiment with the published settings."""
     config = defaults.experiment("instructions")
     config.name = "lse-mmlu-qwen3-4b"
-    config.preset = "lse"  # every hyper-parameter; selfadapt/defaults.py lists them
+    config.preset = "lse"  # every hyper-parameter; selfadapt/presets.py lists them
     config.model = "Qwen/Qwen3-4B-Instruct-2507"
     config.dtype = "bfloat16"
     config.data.source = "choice"

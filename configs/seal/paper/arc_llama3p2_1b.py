@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     """Returns the experiment with the published settings."""
     config = defaults.experiment("arc")
     config.name = "seal-arc-llama3.2-1b"
-    config.preset = "seal_arc"  # every hyper-parameter; selfadapt/defaults.py lists them
+    config.preset = "seal_arc"  # every hyper-parameter; selfadapt/presets.py lists them
     config.model = "meta-llama/Llama-3.2-1B-Instruct"
     config.dtype = "bfloat16"
     config.domain.chat = True

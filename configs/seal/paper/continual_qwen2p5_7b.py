@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     """Returns the run with the published settings."""
     config = defaults.protocol("continual")
     config.name = "seal-continual-qwen2.5-7b"
-    config.preset = "seal"  # every hyper-parameter; selfadapt/defaults.py lists them
+    config.preset = "seal"  # every hyper-parameter; selfadapt/presets.py lists them
     config.model = "Qwen/Qwen2.5-7B"
     config.dtype = "bfloat16"
     config.data.path = "squad_val.json"

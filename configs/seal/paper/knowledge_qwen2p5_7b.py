@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     """Returns the experiment with the published settings."""
     config = defaults.experiment()
     config.name = "seal-knowledge-qwen2.5-7b"
-    config.preset = "seal"  # every hyper-parameter; selfadapt/defaults.py lists them
+    config.preset = "seal"  # every hyper-parameter; selfadapt/presets.py lists them
     config.model = "Qwen/Qwen2.5-7B"
     config.dtype = "bfloat16"
     config.data.path = "squad_train.json"
