@@ -1,6 +1,8 @@
 """Pretrains a decoder of 1M parameters that follows instructions of a few lines and rewrites them after a summary.
 
-9.8M tokens. It has not been run yet: steps and rates are those of the other embedded models, with rows that are longer.
+9.8M tokens. It has not been run to its end. After 700 steps (8 minutes on 2 CPU cores that other jobs shared) the
+answers of units had a loss of 0.04 nats per token, those of SQL 0.28, of codes 0.47, of formats 0.53, and fell slowly.
+Steps and rates are those of the other embedded models, with rows that are longer.
 `selfadapt pretrain` logs the loss of each kind of document, and at the end what `selfadapt.domains.tiny.rules.check`
 finds on held-out environments: the accuracy with the seed instruction, with the whole rule and after one edit, and what
 the lines of edits are.

@@ -1,4 +1,4 @@
-r"""LSE's evolution at test time on the embedded model: how good instructions become in twelve edits.
+r"""LSE's evolution at test time in the world of rules: how good instructions become in twelve edits.
 
 What it shows: instructions of held-out environments of the world of rules, edited in rounds: each round edits the node
 of a tree that the rule selects (arXiv 2603.18620, algorithm 1). Beside the tree: a chain of edits, as many edits of the
@@ -25,7 +25,8 @@ def get_config() -> ConfigDict:
     """Returns the run; `selfadapt/protocols/defaults.py` and `selfadapt/defaults.py` explain every field."""
     config = defaults.protocol("evolve")
     config.name = "evolve"
-    config.model = "tiny_rules"
+    config.model = "runs/pretrain_tiny_rules/model"
+    config.preset = "tiny_lse"
     config.data.source = "tiny_rules"
     config.domain.tree_rounds = 6
     config.domain.tree_edits = 2

@@ -1,4 +1,4 @@
-"""LSE on the embedded model "tiny_rules", longer: more environments, deeper trees, and rounds that use all their nodes.
+"""LSE in the world of rules, longer: more environments, deeper trees, and rounds that use all their nodes.
 
 As `lse/quickstart`, with 64 training environments, trees of four rounds of two edits (at most 576 situations), and 18
 rounds of 32 situations. The run has not been measured yet.
@@ -15,7 +15,8 @@ def get_config() -> ConfigDict:
     """Returns the experiment; `selfadapt/defaults.py` explains every field."""
     config = defaults.experiment("instructions")
     config.name = "lse_tiny_rules"
-    config.model = "tiny_rules"
+    config.model = "runs/pretrain_tiny_rules/model"
+    config.preset = "tiny_lse"
     config.data.source = "tiny_rules"
     config.rounds = 18
     config.domain.environments = 64

@@ -20,7 +20,7 @@ from selfadapt.models.lora import Adapters, Lora
 from selfadapt.parallel import distributed, sharding
 
 # Models that come with the package.
-EMBEDDED = {name: Path(__file__).parent.parent / "assets" / name for name in ("tiny", "tiny_grids", "tiny_rules")}
+EMBEDDED = {name: Path(__file__).parent.parent / "assets" / name for name in ("tiny", "tiny_grids")}
 DTYPES = ("float32", "bfloat16")
 # Weights in safetensors, JSON and tokenizer files; never a pickle, never code.
 _HUB_FILES = ("*.json", "model*.safetensors", "tokenizer*", "*.model", "merges.txt", "vocab.txt", "*.jinja")
@@ -172,8 +172,8 @@ def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: shar
     """Loads a Llama 3, Mistral, Qwen2 or Qwen3 model.
 
     Args:
-      path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or "tiny", "tiny_grids" or
-        "tiny_rules" for an embedded model.
+      path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or "tiny" or "tiny_grids" for an
+        embedded model.
       dtype: "float32" or "bfloat16"; weights stored otherwise are converted.
       mesh: the devices to shard it over (`selfadapt.parallel.sharding.make_mesh`); each reads only the parts of
         the weights that its devices hold. `None` for a single device.

@@ -112,7 +112,7 @@ def bootstrap_interval(
 
     Example:
       >>> low, high = bootstrap_interval(np.arange(100.0)[:, None], lambda means: means[:, 0])
-      >>> 40 < low < 49.5 < high < 59
+      >>> bool(40 < low < 49.5 < high < 59)
       True
 
     Raises:

@@ -32,7 +32,7 @@ def generate(monkeypatch):
 
 def config_of(**changes):
     config = experiment("instructions")
-    config.model = "tiny_rules"
+    config.preset = "tiny_lse"
     config.contexts, config.edits, config.domain.environments, config.evaluation.contexts = 3, 2, 4, 4
     for name, value in changes.items():
         *groups, leaf = name.split(".")

@@ -1,4 +1,4 @@
-"""Measures what the embedded model "tiny_rules" can do: follow instructions, and write them after a summary."""
+"""Measures what the model of the world of rules can do: follow instructions, and write them after a summary."""
 
 from __future__ import annotations
 

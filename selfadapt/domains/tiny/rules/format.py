@@ -1,4 +1,4 @@
-r"""How the embedded model "tiny_rules" reads and writes, with one token per word, sign or part of a statement.
+r"""How the model of the world of rules reads and writes, with one token per word, sign or part of a statement.
 
 The prompt for an answer is the instruction and the question:
 

@@ -1,4 +1,4 @@
-"""The documents that the embedded model "tiny_rules" is pretrained on.
+"""The documents that the model of the world of rules is pretrained on.
 
 Documents of answers teach it to follow instructions: some lines, questions, and the answers that follow from the lines.
 What is not stated has its default, and of several lines about one key the last one counts.
