@@ -128,6 +128,9 @@ class Update:
         `learning_rate` (with `schedule` and `warmup_steps`) and `weight_decay` apply to it only where it injects
         hyper-parameters of these names: `optax.inject_hyperparams(optax.adam)(learning_rate=0.0)`.
       loss: "all" (every token after the first) or "target" (only the targets of pairs).
+      orthogonality: weight of a penalty on what the adapter shares with the frozen ones that it is trained on top of
+        (`adapt(on=...)`): the squared entries of A' A_new, over all projections that both have (O-LoRA, arXiv
+        2310.14152, section 3.2). It is added to the loss of each optimizer step, and not part of the losses reported.
       shuffle: whether each epoch has its own random order.
       seed: seeds the order of the data and the initial adapter.
     """
@@ -147,6 +150,7 @@ class Update:
     weight_decay: float = 0.0
     optimizer: str | optax.GradientTransformation = "adamw"
     loss: str = "all"
+    orthogonality: float = 0.0
     shuffle: bool = True
     seed: int = 0
 
@@ -179,10 +183,9 @@ class Update:
             raise InvalidValueError(
                 f"Update.max_grad_norm is {self.max_grad_norm!r}; it must be positive, or None for none"
             )
-        if not math.isfinite(self.weight_decay) or self.weight_decay < 0:
-            raise InvalidValueError(
-                f"Update.weight_decay is {self.weight_decay!r}; it must be a finite number of at least 0"
-            )
+        for field in ("weight_decay", "orthogonality"):
+            if not (math.isfinite(value := getattr(self, field)) and value >= 0):
+                raise InvalidValueError(f"Update.{field} is {value!r}; it must be a finite number of at least 0")
         if not self.targets:
             raise InvalidValueError("Update.targets is empty; name at least one projection, such as 'q_proj'")
 

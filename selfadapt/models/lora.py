@@ -238,6 +238,26 @@ class Adapters:
             specs.append(Spec(one.rank + two.rank, float(one.rank + two.rank), targets))
         return Adapters(lora, tuple(specs), list(other.status), list(other.losses), other.stats)
 
+    def scaled(self, factors: Sequence[float]) -> Adapters:
+        """Returns the adapters with the output of each multiplied by its factor.
+
+        Args:
+          factors: one for each adapter.
+
+        Raises:
+          InvalidValueError: there are fewer or more factors than adapters.
+        """
+        if len(factors) != len(self):
+            raise InvalidValueError(f"{len(factors)} factors for {len(self)} adapters; give one for each")
+        specs = [
+            dataclasses.replace(spec, scale=spec.output_scale * factor)
+            for spec, factor in zip(self.specs, factors, strict=True)
+        ]
+        every = np.ones(len(self.lora.scale), np.float32)  # a mesh's padding included
+        every[: len(self)] = factors
+        lora = dataclasses.replace(self.lora, scale=self.lora.scale * every)
+        return dataclasses.replace(self, lora=lora, specs=tuple(specs))
+
     def padded(self, rank: int) -> Adapters:
         """Returns the same adapters with factors padded with zeros to a rank.
 

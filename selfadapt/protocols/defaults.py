@@ -38,6 +38,11 @@ def _continual(config: ConfigDict) -> None:
     # runs of `streams` streams of `passages` passages; seed: of the draws. disjoint: no passage is in two streams; else
     # each run draws with the seed `seed` + run, as SEAL does.
     config.protocol.update({"runs": 1, "streams": 16, "passages": 8, "seed": 42, "disjoint": True})
+    # How streams learn it: "sum", as in SEAL, and remedies for forgetting, any of "smaller", "replay", "orthogonal",
+    # "mean", "retrieved", "retrieved_oracle". rate_factor: on the learning rate, of "smaller"; replayed: earlier
+    # sequences for each new one, of "replay"; orthogonality: the penalty's weight, of "orthogonal".
+    config.protocol.remedies = ("sum",)
+    config.protocol.update({"rate_factor": 0.3, "replayed": 1, "orthogonality": 0.5})
 
 
 def _pretraining(config: ConfigDict) -> None:

@@ -100,7 +100,7 @@ def differences(summary: dict[str, Any], width: int) -> str:
         parts.append(svg.text(stop, first, number(row["difference"]), "strong number halo", "end"))
         if known:
             parts.append(svg.text(stop, second, f"{number(low)} to {number(high)}", "soft number halo", "end"))
-        whisker = _bar_of_error(x(low), x(high), middle) if known else ""
+        whisker = svg.whisker(x(low), x(high), middle) if known else ""
         parts.append(
             f'<g class="{"policy" if clear else "unclear"}">{whisker}{svg.dot(x(row["difference"]), middle)}</g>'
         )
@@ -294,9 +294,4 @@ def _mark(kind: str, x: float, y: float) -> str:
 
 
 def _whisker(x: Callable[[float], float], mean: float, error: float | None, y: float) -> str:
-    return _bar_of_error(x(mean - error), x(mean + error), y) if error else ""
-
-
-def _bar_of_error(low: float, high: float, y: float) -> str:
-    caps = f"M{low:.1f} {y - 5:.1f} v10 M{high:.1f} {y - 5:.1f} v10"
-    return f'<path class="error" d="M{low:.1f} {y:.1f} H{high:.1f} {caps}"/>'
+    return svg.whisker(x(mean - error), x(mean + error), y) if error else ""

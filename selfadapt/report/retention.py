@@ -10,7 +10,7 @@ from typing import Any
 import markupsafe
 
 from selfadapt.errors import UserError
-from selfadapt.report import plots, svg, template
+from selfadapt.report import plots, remedies, svg, template
 from selfadapt.telemetry.progress import duration
 
 MEASURES = {
@@ -41,6 +41,8 @@ def render(summary: dict[str, Any], config: dict[str, Any], workdir: pathlib.Pat
         if missing := [name for name in _NEEDED if name not in row]:
             raise UserError(f"{workdir / 'summary.json'}: retention[{index}] has no {missing[0]!r}")
     main = next((row for row in rows if row["name"] == "policy"), rows[-1])
+    paired = summary.get("paired") or []
+    compared = remedies.compared(rows, paired)
     seconds = summary.get("seconds")
     facts = [
         ("Model", summary.get("policy") or summary.get("model")),
@@ -58,7 +60,10 @@ def render(summary: dict[str, Any], config: dict[str, Any], workdir: pathlib.Pat
         measures=MEASURES,
         measure=_measure,
         points=plots.points,
-        paired=summary.get("paired") or [],
+        remedies=compared,
+        draw_remedies=lambda width: markupsafe.Markup(remedies.drawing(compared, width)),
+        costs=remedies.COSTS,
+        paired=[pair for pair in paired if not remedies.is_remedy(pair, rows)],
         deviations=lambda row: [
             ("over all streams", row.get("std")),
             ("mean of the runs", row.get("std_mean_of_runs")),

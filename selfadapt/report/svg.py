@@ -45,6 +45,12 @@ def dot(x: float, y: float) -> str:
     return f'<circle class="mean" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
 
 
+def whisker(low: float, high: float, y: float) -> str:
+    """Draws an interval as a line with ends."""
+    caps = f"M{low:.1f} {y - 5:.1f} v10 M{high:.1f} {y - 5:.1f} v10"
+    return f'<path class="error" d="M{low:.1f} {y:.1f} H{high:.1f} {caps}"/>'
+
+
 def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
     """Maps low..high to start..stop; values outside, such as a whisker past 100%, are drawn at the end."""
     return lambda value: start + (min(max(value, low), high) - low) / (high - low) * (stop - start)

@@ -390,7 +390,7 @@ FAULTS = (
         ),
         (
             "frozen adapters take no part in the forward pass",
-            "under = () if frozen is None else (stacked(*gather(frozen)),)",
+            "under = () if below is None else (stacked(*below),)",
             "under = ()",
             "tests/engine/adapt/test_frozen.py::test_an_adapter_on_a_frozen_one_equals_a_fresh_adapter_on_merged_weights",
         ),
@@ -432,11 +432,11 @@ FAULTS = (
         ),
     ),
     *_faults(
-        "selfadapt/protocols/continual/protocol.py",
+        "selfadapt/protocols/continual/steps.py",
         "tests/protocols/continual/test_protocol.py",
         (
             "a step is learned by the model before any edit",
-            "train = functools.partial(adapt, self._model, self._updates(step), on=self._current(step - 1))",
+            "train = functools.partial(adapt, self._model, self._updates(step), on=self._learned.below())",
             "train = functools.partial(adapt, self._model, self._updates(step))",
             "test_each_stream_is_what_merging_every_adapter_into_the_weights_gives",
         ),
@@ -555,6 +555,68 @@ FAULTS = (
             '"gain": mean_interval([b - a for a, b in zip(before, after, strict=True)]),',
             '"gain": mean_interval(after),',
             "test_the_summary_the_page_and_seals_files_follow_from_the_accuracies",
+        ),
+    ),
+    *_faults(
+        "selfadapt/protocols/continual/learned.py",
+        "tests/protocols/continual/test_learned.py",
+        (
+            "a step that failed counts in the mean of adapters",
+            'self._counts = [count + (status == "ok") for count, status in zip(self._counts, new.status, strict=True)]',
+            "self._counts = [count + 1 for count in self._counts]",
+            "test_adapters_are_added_up_or_averaged_over_the_steps_that_did_not_fail",
+        ),
+        (
+            "averaged adapters are trained on top of each other",
+            "return self._total if self._remedy.answers == SUM else None",
+            "return self._total",
+            "test_only_adapters_that_add_up_are_trained_on_top_of_each_other",
+        ),
+    ),
+    *_faults(
+        "selfadapt/protocols/continual/remedies.py",
+        "tests/protocols/continual/test_remedies.py",
+        (
+            "replay takes more optimizer steps",
+            "batch_size=update.batch_size * (1 + fields.replayed),",
+            "batch_size=update.batch_size,",
+            "test_replay_adds_earlier_sequences_and_no_optimizer_steps",
+        ),
+        (
+            "edits that failed are replayed",
+            'if isinstance(what, Update) and state == "ok":',
+            "if isinstance(what, Update):",
+            "test_only_edits_that_a_stream_has_learned_are_replayed",
+        ),
+    ),
+    *_faults(
+        "selfadapt/protocols/continual/retrieval.py",
+        "tests/protocols/continual/test_retrieval.py",
+        (
+            "answers come in the order of the adapters",
+            "return [next(texts[index]) for index in chosen]",
+            "return [text for own in texts for text in own]",
+            "test_prompts_with_different_adapters_in_one_batch_are_continued_as_one_by_one",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/adapt/training_step.py",
+        "tests/engine/adapt/test_orthogonality.py",
+        (
+            "each part of an optimizer step has the penalty",
+            'weights = jnp.where(batch["apply"], batch["orthogonality"], 0.0)  # once for each optimizer step',
+            'weights = batch["orthogonality"]',
+            "test_an_optimizer_step_moves_a_by_the_penaltys_gradient_once",
+        ),
+    ),
+    *_faults(
+        "selfadapt/report/remedies.py",
+        "tests/report/test_remedies.py",
+        (
+            "a whisker starts at the remedy's own value",
+            'start = _mean(without[row["variant"]], measure)',
+            "start = mean",
+            "test_a_remedy_has_two_dots_and_the_paired_interval_around_each",
         ),
     ),
     *_faults(

@@ -85,6 +85,19 @@ def adapter_losses(
     return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
 
 
+def overlap(first: dict[str, Array], second: dict[str, Array]) -> Array:
+    """Returns the sum of the squared entries of A' B, `[K]`, for down-projections A and B of K adapters each.
+
+    It is zero if the two read orthogonal directions of every input.
+
+    Args:
+      first: the down-projections of each target, `[K, layers, in, rank]`.
+      second: others, of any rank; targets that only one of them has do not count.
+    """
+    products = [jnp.einsum("klir,klis->klrs", a, second[name]) for name, a in first.items() if name in second]
+    return sum((jnp.square(product).sum((1, 2, 3)) for product in products), jnp.zeros(len(next(iter(first.values())))))
+
+
 def training_step(
     params: decoder.Params,
     state: TrainingState,
@@ -106,7 +119,7 @@ def training_step(
       state: all K adapters.
       batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (its index among those of its
         shard; past the last one: an empty slot), `apply` (whether the optimizer step is taken), `max_grad_norm`,
-        and the optimizer's `HYPERPARAMETERS`.
+        `orthogonality` (the weight of `overlap` with the frozen adapters), and the optimizer's `HYPERPARAMETERS`.
       frozen: adapters under those in training, K as well: part of each one's base, with no gradient.
       config: the architecture.
       optimizer: turns clipped gradients into changes of the parameters.
@@ -155,11 +168,15 @@ def training_step(
         return values.reshape(-1, *[1] * (leaf.ndim - 1))
 
     factors, scale, alive = gather((state.factors, state.scale, state.alive))
-    under = () if frozen is None else (stacked(*gather(frozen)),)
+    below = None if frozen is None else gather(frozen)
+    under = () if below is None else (stacked(*below),)
 
     def total(factors):
         losses = adapter_losses((*under, stacked(factors, scale)), params, config, batch, remat)
-        return losses.sum(), losses
+        if below is None:
+            return losses.sum(), losses
+        weights = jnp.where(batch["apply"], batch["orthogonality"], 0.0)  # once for each optimizer step
+        return losses.sum() + (weights * overlap(below[0][0], factors[0])).sum(), losses
 
     gradient, losses = jax.grad(total, has_aux=True)(factors)
     if state.gradient is not None:

@@ -113,6 +113,7 @@ class Stream:
         }
         for name in (*HYPERPARAMETERS, "max_grad_norm"):
             slots[name] = np.ones(step.slots, np.float32)
+        slots["orthogonality"] = np.zeros(step.slots, np.float32)
         for slot, micro_batch in step.micro_batches.items():
             place = self.place[micro_batch.adapter]
             update = self.updates[place]
@@ -121,6 +122,7 @@ class Stream:
             rate = schedule.learning_rate(update, micro_batch.step, self.optimizer_steps[place])
             slots["learning_rate"][slot] = rate
             slots["weight_decay"][slot] = update.weight_decay
+            slots["orthogonality"][slot] = update.orthogonality
             slots["max_grad_norm"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
         return schedule.token_arrays(step.shape, step.micro_batches, step.slots, step.rows) | slots
 
@@ -225,6 +227,31 @@ def tokenize(model: Any, updates: Sequence[Update]) -> Callable[[str, bool], lis
             encoded = model.tokenizer(list(known), add_special_tokens=special)["input_ids"]
             known.update(zip(known, encoded, strict=True))
     return lambda text, starts: texts[starts][text]
+
+
+def training_cost(model: Any, updates: Sequence[Update]) -> dict[str, int]:
+    """Returns what `adapt` spends on updates, without training them.
+
+    Returns:
+      `inner_updates`, those that can be trained; their `optimizer_steps`; and `trained_tokens`, padding excluded.
+
+    Raises:
+      InvalidValueError: there is text and no tokenizer.
+
+    Example:
+      >>> from selfadapt import load_model
+      >>> training_cost(load_model("tiny"), [Update(["The sky is green."], epochs=3), Update([])])
+      {'inner_updates': 1, 'optimizer_steps': 3, 'trained_tokens': 24}
+    """
+    token_ids = tokenize(model, updates)
+    cost = {"inner_updates": 0, "optimizer_steps": 0, "trained_tokens": 0}
+    for update in updates:
+        sequences = schedule.encode(update, token_ids)
+        if problem(update, sequences, model.config) is None:
+            cost["inner_updates"] += 1
+            cost["optimizer_steps"] += len(schedule.optimizer_steps(update, len(sequences)))
+            cost["trained_tokens"] += update.epochs * sum(len(sequence.ids) for sequence in sequences)
+    return cost
 
 
 def problem(update: Update, encoded: Sequence[schedule.Encoded], config: ModelConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""What the continual protocol writes: events, edits, the summary, SEAL's files and the table on the terminal."""
+"""What the continual protocol writes: events, edits, the summary, SEAL's files and the tables on the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from selfadapt.domains import Applied
 from selfadapt.protocols.base import Measured, aligned
-from selfadapt.protocols.continual.measures import Matrix, comparisons, retention
+from selfadapt.protocols.continual.measures import END, LEARNT, Matrix, comparisons, retention
+from selfadapt.protocols.continual.remedies import REMEDIES, SUM, Condition
 from selfadapt.protocols.continual.streams import Stream
 from selfadapt.protocols.variants import PAIRS
 from selfadapt.report.record import training_texts
@@ -69,6 +70,21 @@ def failures(rows: Sequence[Row]) -> dict[str, int]:
     return dict(collections.Counter(status for row in rows for status in row.status if status != "ok"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was measured under a condition.
+
+    Attributes:
+      accuracies: each stream's matrix.
+      failed: edits that could not be learned, by reason.
+      cost: what the training costs, see `selfadapt.engine.adapt.work.training_cost`.
+    """
+
+    accuracies: list[Matrix]
+    failed: dict[str, int]
+    cost: Mapping[str, int]
+
+
 def event(writer: MetricsWriter, variant: str, step: int, row: Row) -> None:
     """Writes what was measured after a step."""
     accuracies = row.accuracies()
@@ -100,14 +116,10 @@ def edit_line(variant: str, stream: Stream, step: int, edit: Edit, what: Applied
     }
 
 
-def measured(
-    config: Any,
-    streams: Sequence[Stream],
-    accuracies: Mapping[str, Sequence[Matrix]],
-    failed: Mapping[str, Mapping[str, int]],
-) -> Measured:
-    """Returns the summary, SEAL's files of each variant, and the table."""
+def measured(config: Any, streams: Sequence[Stream], results: Mapping[Condition, Result]) -> Measured:
+    """Returns the summary, SEAL's files of each condition, and the tables."""
     fields, runs = config.protocol, [stream.run for stream in streams]
+    accuracies = {condition.name: result.accuracies for condition, result in results.items()}
     files: dict[str, Any] = {
         "accuracies.json": {
             "streams": [{"run": s.run, "stream": s.number, "tasks": [task.id for task in s.tasks]} for s in streams],
@@ -115,9 +127,13 @@ def measured(
         }
     }
     rows = []
-    for name, each in accuracies.items():
-        rows.append({"name": name, "note": NOTES[name], "failed": dict(failed[name])} | retention(each, runs))
-        base = config.model if name == "untrained" else fields.policy or config.model
+    for condition, result in results.items():
+        name, each, note = condition.name, result.accuracies, NOTES[condition.variant]
+        if condition.remedy != SUM:
+            note = f"{note}; {REMEDIES[condition.remedy].note}"
+        about = {"name": name, "variant": condition.variant, "remedy": condition.remedy, "note": note}
+        rows.append(about | {"failed": result.failed, "cost": dict(result.cost)} | retention(each, runs))
+        base = config.model if condition.variant == "untrained" else fields.policy or config.model
         by_run = []
         for run in sorted(set(runs)):
             chosen = [matrix.tolist() for matrix, own in zip(each, runs, strict=True) if own == run]
@@ -131,25 +147,40 @@ def measured(
         "runs": fields.runs,
         "passages": fields.passages,
         "retention": rows,
-        "paired": comparisons(accuracies, PAIRS),
+        "paired": comparisons(accuracies, [*PAIRS, *((row["name"], row["variant"]) for row in rows if _remedied(row))]),
     }
     return Measured(summary, files, table(summary))
 
 
+def _remedied(row: Mapping[str, Any]) -> bool:
+    return row["remedy"] != SUM
+
+
 def table(summary: Mapping[str, Any]) -> str:
-    """Returns the measures of a summary as a text table, with their 95% intervals."""
+    """Returns the measures of a summary as text tables, with their 95% intervals: of variants, and of remedies."""
     rows = summary["retention"]
-    names = list(rows[0]["measures"])
-    body = [["", *(row["name"] for row in rows)]]
-    for name in names:
-        cells = [row["measures"][name] for row in rows]
-        body.append([name.replace("_", " "), *(f"{c['mean']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells)])
+    plain = [row for row in rows if not _remedied(row)]
+    body = [["", *(row["name"] for row in plain)]]
+    body += [[_words(name), *(_cell(row, name) for row in plain)] for name in rows[0]["measures"]]
     lines = [*aligned(body), ""]
+    if len(plain) < len(rows):
+        body = [["", *map(_words, (LEARNT, END, *rows[0]["cost"]))]]
+        body += [[row["name"], _cell(row, LEARNT), _cell(row, END), *map(str, row["cost"].values())] for row in rows]
+        lines += [*aligned(body), ""]
     for pair in summary["paired"]:
         lines.append(
-            f"{pair['a']} - {pair['b']}, {pair['measure'].replace('_', ' ')}: {pair['difference']:+.3f}  "
+            f"{pair['a']} - {pair['b']}, {_words(pair['measure'])}: {pair['difference']:+.3f}  "
             f"95% [{pair['low']:+.3f}, {pair['high']:+.3f}]"
         )
     failed = sum(sum(row["failed"].values()) for row in rows)
     lines.append(f"{failed} edits could not be learned" if failed else "every edit could be learned")
     return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    found = row["measures"][name]
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -317,6 +317,7 @@ def test_padding_overhead_counts_what_was_added(model):
         (dict(epochs=-1), "Update.epochs"),
         (dict(max_grad_norm=0), "Update.max_grad_norm"),
         (dict(weight_decay=math.nan), "Update.weight_decay"),
+        (dict(orthogonality=-0.5), "Update.orthogonality"),
     ],
 )
 def test_a_wrong_field_of_an_update_is_named(changes, message):

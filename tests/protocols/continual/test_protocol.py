@@ -169,7 +169,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(small_config, domain, fin
     with pytest.raises(KeyboardInterrupt):
         evaluate(small_config(), tmp_path, domain=domain)
     monkeypatch.setattr(output, "event", real)
-    monkeypatch.setattr("selfadapt.protocols.continual.protocol.adapt", counting)
+    monkeypatch.setattr("selfadapt.protocols.continual.steps.adapt", counting)
     evaluate(small_config(), tmp_path, domain=domain)
     assert trained == [2]  # the last step alone
     assert results(tmp_path) == results(finished[0])
