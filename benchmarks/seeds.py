@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from selfadapt.evaluate import NONE
 from selfadapt.report import data
 from selfadapt.telemetry.statistics import paired_difference
+from selfadapt.types import UNTRAINED
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
             cells.append(f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]" if pair else "-")
         print(f"| {models[summary['model']]} | {summary['seed']} | {' | '.join(cells)} |")
     print("\n| difference | mean and 95% interval over runs | over base models |\n| --- | --- | --- |")
-    for key in pairs:
+    for key in [(UNTRAINED, NONE), *pairs]:
         by_run, by_model = over_runs(summaries, *key)
         print(f"| {key[0]} - {key[1]} | {_interval(by_run)} | {_interval(by_model)} |")
     print(choices([data.read_run(path) for path in paths]))
@@ -72,12 +74,12 @@ def choices(runs: Sequence[data.Run]) -> str:
 
 
 def over_runs(summaries: Sequence[dict[str, Any]], a: str, b: str) -> tuple[list[float], list[float]]:
-    """Returns the difference a - b of each run, and its mean over the runs of each base model."""
+    """Returns the difference a - b of each run that has both rows, and its mean over the runs of each base model."""
     grouped = collections.defaultdict(list)
     for summary in summaries:
-        for pair in summary["paired"]:
-            if (pair["a"], pair["b"]) == (a, b):
-                grouped[summary["model"]].append(pair["difference"])
+        means = {row["name"]: row["mean"] for row in (*summary["ladder"], *summary["extras"])}
+        if a in means and b in means:
+            grouped[summary["model"]].append(means[a] - means[b])
     return [value for values in grouped.values() for value in values], [float(np.mean(v)) for v in grouped.values()]
 
 

@@ -36,3 +36,12 @@ def test_the_shares_of_choices_are_means_over_runs(run):
 
 def test_edits_that_are_no_choices_have_no_table(run):
     assert seeds.choices([run("a", {"untrained": []})]) == ""
+
+
+def test_differences_are_taken_within_runs_and_then_over_base_models():
+    def summary(model, **means):
+        return {"model": model, "ladder": [{"name": name, "mean": mean} for name, mean in means.items()], "extras": []}
+
+    runs = [summary("a", none=0.1, oracle=0.5), summary("a", none=0.2, oracle=0.8), summary("b", none=0.3, oracle=0.4)]
+    by_run, by_model = seeds.over_runs([*runs, summary("b", none=0.9)], "oracle", "none")
+    assert by_run == pytest.approx([0.4, 0.6, 0.1]) and by_model == pytest.approx([0.5, 0.1])
