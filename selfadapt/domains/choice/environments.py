@@ -12,7 +12,7 @@ from selfadapt.domains.choice.items import LETTERS, Item, list_subjects, load_it
 from selfadapt.domains.choice.prompts import SEED_INSTRUCTION, answer_messages, answer_prompt, parse_answer
 from selfadapt.domains.choice.prompts import verdict as right
 from selfadapt.domains.instructions.environment import Problem, Verdict
-from selfadapt.domains.instructions.sources import at_turn, chat_tokenizer, kept
+from selfadapt.domains.instructions.sources import at_turn, chat_tokenizer, holdout_size, kept
 from selfadapt.errors import InvalidValueError
 from selfadapt.templates import chat_text
 
@@ -101,10 +101,9 @@ def make(config: Any, model: Any) -> ChoiceSource:
       UserError: a field cannot be used, or a data set cannot be read.
     """
     fields = config.data
-    if fields.holdout < 1:
-        raise InvalidValueError(f"config.data.holdout is {fields.holdout}; it must be at least 1")
+    dev = holdout_size(fields)
     train, heldout = (_subjects(fields, prefix) for prefix in ("", "eval_"))
-    return ChoiceSource(train, heldout, fields.holdout, config.seed, chat_tokenizer(config, model))
+    return ChoiceSource(train, heldout, dev, config.seed, chat_tokenizer(config, model))
 
 
 def _subjects(fields: Any, prefix: str) -> tuple[str, tuple[str, ...]]:

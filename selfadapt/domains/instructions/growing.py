@@ -91,7 +91,7 @@ def grow_trees(
     """Returns a tree of each environment, from its seed instruction; all grow together.
 
     Each round the selected node of every tree is edited. A new instruction is scored on the holdout, which is the same
-    for all nodes of a tree, and gets a summary of its own. Random keys are made from the seed, the environment's id,
+    for all nodes of a tree, and gets its own summary. Random keys are made from the seed, the environment's id,
     the round and the sample, so a tree does not depend on the others. Work that takes long is looked up in
     `selfadapt.checkpoint.units.current()`.
 

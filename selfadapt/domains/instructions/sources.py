@@ -49,6 +49,17 @@ def chat_tokenizer(config: Any, model: Model) -> Any:
     return model.tokenizer
 
 
+def holdout_size(fields: Any) -> int:
+    """Returns `config.data.holdout`, given `config.data`.
+
+    Raises:
+      InvalidValueError: it is less than 1.
+    """
+    if fields.holdout < 1:
+        raise InvalidValueError(f"config.data.holdout is {fields.holdout}; it must be at least 1")
+    return fields.holdout
+
+
 def kept(field: str, found: Sequence[str], ids: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of a data set that a field chooses, in its order; all of them if it is empty.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfadapt.domains.instructions.environment import Problem, Verdict
-from selfadapt.domains.instructions.sources import at_turn, chat_tokenizer, kept
+from selfadapt.domains.instructions.sources import at_turn, chat_tokenizer, holdout_size, kept
 from selfadapt.domains.sql.databases import database_path, schema_text
 from selfadapt.domains.sql.executor import Executor
 from selfadapt.domains.sql.holdout import holdout
@@ -145,10 +145,9 @@ def make(config: Any, model: Any) -> SqlSource:
       UserError: a field, a file or a database cannot be used, or a gold statement does not run.
     """
     fields = config.data
-    if fields.holdout < 1:
-        raise InvalidValueError(f"config.data.holdout is {fields.holdout}; it must be at least 1")
+    dev = holdout_size(fields)
     train, heldout = (_databases(fields, prefix) for prefix in ("", "eval_"))
-    return SqlSource(train, heldout, fields.holdout, config.seed, chat_tokenizer(config, model))
+    return SqlSource(train, heldout, dev, config.seed, chat_tokenizer(config, model))
 
 
 def _databases(fields: Any, prefix: str) -> Databases:
