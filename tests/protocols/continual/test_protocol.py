@@ -1,6 +1,5 @@
 """The continual protocol on a random model of the tiny world, against merging after each step, one stream at a time."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -10,14 +9,12 @@ import pytest
 from selfadapt import Update, adapt, generate, load_model, merge, save_peft
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import make_domain
 from selfadapt.errors import InvalidEdit, UserError
 from selfadapt.files import read_jsonl
 from selfadapt.protocols.continual import make, output
 from selfadapt.protocols.run import evaluate
 from selfadapt.seal.results import read_results
 from tests.engine.tiny import random_adapters, tiny_model
-from tests.protocols.graders import Spelling
 from tests.worlds import random_world_model
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -56,23 +53,12 @@ pytestmark = pytest.mark.usefixtures("one_stream")
 
 
 @pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return random_world_model(tmp_path_factory.mktemp("world") / "model")
-
-
-@pytest.fixture(scope="module")
 def small_config(model_directory):
     def make_config(**changes):
         overrides = SMALL | {"model": str(model_directory)} | {k.replace("__", "."): v for k, v in changes.items()}
         return resolve(load_config(ROOT / "configs" / "seal" / "continual.py", overrides))
 
     return make_config
-
-
-@pytest.fixture(scope="module")
-def domain(small_config):
-    config = small_config()
-    return dataclasses.replace(make_domain(config, load_model(config.model)), grader=Spelling())
 
 
 @pytest.fixture(scope="module")

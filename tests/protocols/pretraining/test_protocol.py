@@ -1,6 +1,5 @@
 """Continued pretraining on a random model of the tiny world, against `adapt` and `finetune` of updates made by hand."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -10,7 +9,6 @@ import pytest
 from selfadapt import Update, adapt, generate, load_model, merge, save_peft
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import make_domain
 from selfadapt.engine.policy import finetune
 from selfadapt.engine.policy.train import Trainer
 from selfadapt.errors import InvalidEdit, UserError
@@ -20,8 +18,6 @@ from selfadapt.protocols.pretraining import make, output
 from selfadapt.protocols.pretraining.updates import update_seed
 from selfadapt.protocols.run import evaluate
 from selfadapt.seal.analyze import analyze
-from tests.protocols.graders import Spelling
-from tests.worlds import random_world_model
 
 ROOT = pathlib.Path(__file__).parents[3]
 SMALL = {
@@ -57,23 +53,12 @@ pytestmark = pytest.mark.usefixtures("one_stream")
 
 
 @pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return random_world_model(tmp_path_factory.mktemp("world") / "model")
-
-
-@pytest.fixture(scope="module")
 def small_config(model_directory):
     def make_config(**changes):
         overrides = SMALL | {"model": str(model_directory)} | {k.replace("__", "."): v for k, v in changes.items()}
         return resolve(load_config(ROOT / "configs" / "seal" / "continued_pretraining.py", overrides))
 
     return make_config
-
-
-@pytest.fixture(scope="module")
-def domain(small_config):
-    config = small_config()
-    return dataclasses.replace(make_domain(config, load_model(config.model)), grader=Spelling())
 
 
 @pytest.fixture(scope="module")
