@@ -110,7 +110,8 @@ def variance_tables(verdicts: np.ndarray) -> str:
         for runs in RUNS:
             noise, shared = (edit_run + rest) / runs, (run + run_question) / runs
             signal = edit + edit_question
-            each = [signal / (signal + noise), signal / (signal + noise + shared), edit / (signal + noise)]
+            with np.errstate(invalid="ignore"):  # not a number where no reward varies
+                each = [signal / (signal + noise), signal / (signal + noise + shared), edit / (signal + noise)]
             columns.append(np.stack(each, -1))
         return np.concatenate(columns, -1)
 

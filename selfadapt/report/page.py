@@ -49,7 +49,7 @@ def render(run: data.Run) -> str:
     of_policies = sum(edit.get("status", "ok") != "ok" for edit in run.written)
     return template.render(
         "page.html",
-        title=data.clean(str(summary.get("name") or run.name), 120),
+        title=str(summary.get("name") or run.name),
         headline=headline(summary, policies, run.noun),
         facts=_facts(run),
         summary=summary,
@@ -80,6 +80,8 @@ def render(run: data.Run) -> str:
         invalid_others=sum(row["count"] for row in invalid) - of_policies if run.edits else 0,
         total=len(run.written),
         timings=_timings(summary),
+        command=summary.get("command"),
+        versions=summary.get("versions"),
         config=template.config_rows(run.config),
         events=run.events,
         span=run.span,
