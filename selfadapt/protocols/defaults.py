@@ -64,6 +64,8 @@ def _evolve(config: ConfigDict) -> None:
     for field in ("inner", "grader"):
         del config[field]
     del config.domain.environments  # to train on
+    # The model that answers, where it is not `model`, which the editor was trained from: a directory, or a hub id.
+    config.student = ""
     # "none" (the seed instruction), "oracle", and EDITOR_SHAPE: the "untrained" or the "trained" editor (`policy`), and
     # a "tree", a "chain" (each edit is of the one before it) or "best_of_n" (all edits are of the seed).
     config.protocol.variants = ("none", "untrained_tree", "untrained_chain", "untrained_best_of_n", "oracle")

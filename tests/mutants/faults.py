@@ -1717,6 +1717,12 @@ FAULTS = (
         "selfadapt/protocols/evolve/protocol.py",
         "tests/protocols/evolve/test_protocol.py",
         (
+            "edits are scored with the model that the editor was trained from",
+            "trees = self.domain.grow(editor, self.student, self.environments, phase, **changes)",
+            "trees = self.domain.grow(editor, self.editors[UNTRAINED], self.environments, phase, **changes)",
+            "test_a_trained_editor_guides_another_model_whose_answers_it_reads_and_whose_scores_are_reported",
+        ),
+        (
             "units of one variant are those of another",
             "with run.stored.within(name).active() as place:",
             "with run.stored.active() as place:",

@@ -160,6 +160,7 @@ def measured(
                 files[f"trees/{name}/{id}/tree.json"] = one.tree.to_json()
     summary = {
         "policy": config.protocol.policy or None,
+        "student": config.student or None,
         "environments": len(environments),
         "edits": config.domain.tree_rounds * config.domain.tree_edits,
         "selection": config.domain.selection,

@@ -17,6 +17,7 @@ import numpy as np
 from selfadapt.domains import Domain, make_domain
 from selfadapt.domains.instructions import Candidate, Environment, Explained, Instructions, evaluate_nodes
 from selfadapt.errors import InvalidValueError
+from selfadapt.models.model import load_model
 from selfadapt.models.policy import Policy
 from selfadapt.protocols.base import Measured, Run
 from selfadapt.protocols.evolve import output
@@ -34,13 +35,15 @@ class Evolve:
       config: the resolved config.
       domain: supplies prompts, verdicts and the growth of trees.
       environments: the held-out environments.
-      editors: the model of each editor; that of "untrained" also answers.
+      editors: the model of each editor.
+      student: the model that answers.
     """
 
     config: Any
     domain: Instructions
     environments: Sequence[Environment]
     editors: Mapping[str, Policy]
+    student: Policy
 
     def run(self, run: Run) -> Measured:
         """Measures every variant of the config, one after the other."""
@@ -69,8 +72,8 @@ class Evolve:
         def phase(what: str, total: int) -> contextlib.AbstractContextManager[Advance]:
             return run.phase(what, total, "round", name, 0)
 
-        editor, student = self.editors[EVOLVED[name].editor], self.editors[UNTRAINED]
-        trees = self.domain.grow(editor, student, self.environments, phase, **changes)
+        editor = self.editors[EVOLVED[name].editor]
+        trees = self.domain.grow(editor, self.student, self.environments, phase, **changes)
         for environment, tree in zip(self.environments, trees, strict=True):
             for line in output.edit_lines(name, environment.id, tree):
                 run.writer.edit(line)
@@ -85,7 +88,7 @@ class Evolve:
     def _scores(self, instructions: Sequence[str]) -> list[list[float]]:
         candidates = [Candidate(*each) for each in zip(self.environments, instructions, strict=True)]
         options: dict[str, Any] = dict(max_new_tokens=self.domain.room.answer_tokens, stop=self.domain.growth.stop)
-        return [list(found.scores) for found in evaluate_nodes(self.editors[UNTRAINED], candidates, **options)]
+        return [list(found.scores) for found in evaluate_nodes(self.student, candidates, **options)]
 
 
 def make(config: Any, domain: Domain | None = None) -> Evolve:
@@ -108,7 +111,10 @@ def make(config: Any, domain: Domain | None = None) -> Evolve:
             )
     untrained, trained = load_models(config)
     editors = {UNTRAINED: Policy(untrained), TRAINED: Policy(trained)}
-    domain = make_domain(config, untrained) if domain is None else domain
+    student = untrained
+    if config.student not in ("", config.model):
+        student = load_model(config.student, dtype=config.dtype, mesh=untrained.mesh)
+    domain = make_domain(config, untrained, student) if domain is None else domain
     if not isinstance(domain, Instructions):
         raise InvalidValueError(
             f"config.domain.name is {config.domain.name!r}; the protocol 'evolve' needs the domain 'instructions'"
@@ -125,4 +131,4 @@ def make(config: Any, domain: Domain | None = None) -> Evolve:
                 f"config.protocol.folds is {fields.folds}, and the holdout of {environment.id!r} has {size} problems; "
                 "it must be at least 2 and divide their number"
             )
-    return Evolve(config, domain, environments, editors)
+    return Evolve(config, domain, environments, editors, Policy(student))

@@ -8,13 +8,13 @@ from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model
 
 
-def random_rules_model(directory: pathlib.Path) -> pathlib.Path:
+def random_rules_model(directory: pathlib.Path, hidden_size: int = 16) -> pathlib.Path:
     """Writes the model as a Hugging Face directory and returns the directory."""
     tokenizer = make_tokenizer(512)
     raw = {
         "model_type": "llama",
         "vocab_size": len(tokenizer),
-        "hidden_size": 16,
+        "hidden_size": hidden_size,
         "intermediate_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,

@@ -123,6 +123,41 @@ def test_an_editor_of_the_same_weights_writes_the_same_and_the_first_edits_are_t
         assert json.loads(path.read_text()) == one.to_json()
 
 
+def test_a_trained_editor_guides_another_model_whose_answers_it_reads_and_whose_scores_are_reported(
+    config_of, generate, tmp_path, monkeypatch
+):
+    other = str(random_rules_model(tmp_path / "other", hidden_size=8))
+    read = []  # the prompts of edits
+
+    def silly(question):
+        return len(question) % 3 == 0
+
+    def call(given, prompts, *, num_samples=None, **options):
+        if num_samples is not None:
+            assert given.name == config.protocol.policy
+            read.extend(prompts)
+            return generate(given, prompts, num_samples=num_samples, **options)
+        assert given.name == other
+        questions = [prompt.split("\n")[-1].removeprefix("? ").removesuffix(" -> ") for prompt in prompts]
+        return [
+            "silly" if silly(asked) else following.follow(prompt)
+            for asked, prompt in zip(questions, prompts, strict=True)
+        ]
+
+    monkeypatch.setattr(nodes, "generate", call)
+    config = config_of(student=other, protocol__variants=("none", "trained_tree", "oracle"))
+    summary = evaluate(config, tmp_path / "run")
+    rows = {row["name"]: row for row in summary["evolution"]}
+    asked = [problem for each in TinyRules().environments("heldout", 5) for problem in each.holdout]
+    wrong = sum(silly(problem.question) for problem in asked)
+    assert wrong and rows["oracle"]["best"]["mean"] == pytest.approx(1 - wrong / len(asked))
+    assert rows["trained_tree"]["best"]["mean"] > rows["none"]["best"]["mean"]
+    lines = [line[2:].split(" -> ") for prompt in read for line in prompt.split("\n") if line.startswith("? ")]
+    assert any(silly(question) for question, _ in lines)
+    assert all(answer.startswith("silly | ") == silly(question) for question, answer in lines)
+    assert summary["student"] == other and other in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_an_interrupted_run_resumes_to_the_same_result(finished, config_of, generate, tmp_path):
     whole, workdir = finished
 
