@@ -8,6 +8,7 @@ from selfadapt.config import find_factory
 from selfadapt.domains.base import Applied, Domain, Prepared, Rated, Recorded, Referenced, Searchable
 
 if TYPE_CHECKING:
+    from selfadapt.models.endpoint import Endpoint
     from selfadapt.models.model import Model
 
 __all__ = ["Applied", "Domain", "Prepared", "Rated", "Recorded", "Referenced", "Searchable", "make_domain"]
@@ -15,7 +16,7 @@ __all__ = ["Applied", "Domain", "Prepared", "Rated", "Recorded", "Referenced", "
 NAMES = ("arc", "instructions", "knowledge")
 
 
-def make_domain(config: Any, policy: Model, student: Model | None = None) -> Domain:
+def make_domain(config: Any, policy: Model, student: Model | Endpoint | None = None) -> Domain:
     """Makes the domain that `config.domain.name` names.
 
     Args:
@@ -23,7 +24,8 @@ def make_domain(config: Any, policy: Model, student: Model | None = None) -> Dom
         here ("knowledge"), or the dotted path of one elsewhere ("my_package.my_domain"). The module has
         `make(config, policy, student)`.
       policy: the model that writes edits; domains use its tokenizer and context length for edit prompts.
-      student: the model that is adapted and answers questions; the policy by default.
+      student: the model that is adapted and answers questions; the policy by default. An endpoint only answers, which
+        is all that the domain "instructions" needs.
 
     Raises:
       UserError: there is no such module, it has no `make`, or a field of the domain cannot be used.

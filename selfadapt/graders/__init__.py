@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from selfadapt.errors import InvalidValueError
-from selfadapt.graders.endpoint import BudgetExceeded, EndpointJudge, JudgeError
+from selfadapt.graders.endpoint import EndpointJudge
 from selfadapt.graders.model import JUDGE_FIELDS, LogLikelihoodGrader, ModelJudge, judge_prompt, parse_verdict
 from selfadapt.graders.rubric import CRITERIA, RUBRIC_FIELDS, JudgedRubric, Ratings, Rubric, parse_ratings, proxy_reward
 from selfadapt.graders.text import Containment, Exact, GradeItem, Grader, TokenF1, normalize_answer, token_f1
@@ -27,13 +27,11 @@ __all__ = [
     "GRADERS",
     "JUDGE_FIELDS",
     "RUBRIC_FIELDS",
-    "BudgetExceeded",
     "Containment",
     "EndpointJudge",
     "Exact",
     "GradeItem",
     "Grader",
-    "JudgeError",
     "JudgedRubric",
     "LogLikelihoodGrader",
     "ModelJudge",

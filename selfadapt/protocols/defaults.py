@@ -64,13 +64,22 @@ def _evolve(config: ConfigDict) -> None:
     for field in ("inner", "grader"):
         del config[field]
     del config.domain.environments  # to train on
-    # The model that answers, where it is not `model`, which the editor was trained from: a directory, or a hub id.
+    # The model that answers, where it is not `model`, which the editor was trained from: a directory, a hub id, or
+    # "endpoint": that of `protocol.student_endpoint`.
     config.student = ""
-    # "none" (the seed instruction), "oracle", and EDITOR_SHAPE: the "untrained" or the "trained" editor (`policy`), and
-    # a "tree", a "chain" (each edit is of the one before it) or "best_of_n" (all edits are of the seed).
+    # "none" (the seed instruction), "oracle", and EDITOR_SHAPE: the "untrained" editor, the "trained" one (`policy`) or
+    # the one at an "endpoint" (`editor_endpoint`), and a "tree", a "chain" (each edit is of the one before it) or
+    # "best_of_n" (all edits are of the seed).
     config.protocol.variants = ("none", "untrained_tree", "untrained_chain", "untrained_best_of_n", "oracle")
     # Parts of the holdout, each of which judges the instruction that the others chose.
     config.protocol.folds = 4
+    # OpenAI-compatible endpoints, with the fields of the grader "endpoint". cache: a file; replies in it are not paid
+    # for again. parameters: fields of every request as a JSON object, such as {"max_tokens": null} to send none.
+    for group in ("editor_endpoint", "student_endpoint"):
+        config.protocol[group] = ConfigDict()
+        for field in ("url", "model", "api_key_env", "cache", "parameters"):
+            config.protocol[group][field] = config_dict.placeholder(str)
+        config.protocol[group].max_requests = config_dict.placeholder(int)
 
 
 _FIELDS = {"continual": _continual, "pretraining": _pretraining, "evolve": _evolve}

@@ -42,6 +42,7 @@ def render(summary: dict[str, Any], config: dict[str, Any], workdir: pathlib.Pat
     facts = [
         ("Model", summary.get("model")),
         ("Trained editor", summary.get("policy")),
+        ("Editor at an endpoint", summary.get("editor_endpoint")),
         ("Model that answers", summary.get("student")),
         ("Environments", summary.get("environments")),
         ("Edits per environment", summary.get("edits")),

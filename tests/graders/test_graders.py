@@ -1,6 +1,5 @@
 """Graders; the endpoint judge is tested against a local server."""
 
-import http.server
 import json
 import math
 import threading
@@ -10,11 +9,9 @@ import pytest
 from selfadapt import Task
 from selfadapt.errors import UserError
 from selfadapt.graders import (
-    BudgetExceeded,
     EndpointJudge,
     GradeItem,
     JudgedRubric,
-    JudgeError,
     LogLikelihoodGrader,
     ModelJudge,
     get_grader,
@@ -23,6 +20,8 @@ from selfadapt.graders import (
     parse_verdict,
     token_f1,
 )
+from selfadapt.models.endpoint import BudgetExceeded, EndpointError
+from tests.endpoints import Server
 
 
 def item(answer, *golds, question="Who?"):
@@ -144,57 +143,24 @@ def test_log_likelihood_takes_the_best_gold_and_a_nan_never_wins():
         LogLikelihoodGrader(lambda prompts, targets: [-1.0]).grade(items[:1])
 
 
-class Server:
-    """A chat endpoint that answers yes if the answer to judge contains "good", after the given failures."""
+def judged(body):
+    """Says yes if the answer to judge contains "good"."""
+    answer = body["messages"][0]["content"].split("Answer to judge: ")[1].splitlines()[0]
+    return "Yes." if "good" in answer else "No."
 
+
+class JudgeServer(Server):
     def __init__(self):
-        self.failures = []  # (status, headers, body) of the next replies
-        self.seen = []
-        self.most_at_once = 0
-        self.gate = None
-        now, lock, outer = [0], threading.Lock(), self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                with lock:
-                    now[0] += 1
-                    outer.most_at_once = max(outer.most_at_once, now[0])
-                    body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                    outer.seen.append((self.path, dict(self.headers), body))
-                    failure = outer.failures.pop(0) if outer.failures else None
-                if outer.gate is not None:
-                    outer.gate.wait(timeout=30)
-                judged = body["messages"][0]["content"].split("Answer to judge: ")[1].splitlines()[0]
-                status, headers, reply = failure or (
-                    200,
-                    {},
-                    json.dumps({"choices": [{"message": {"content": "Yes." if "good" in judged else "No."}}]}),
-                )
-                self.send_response(status)
-                for name, value in ({"Content-Length": str(len(reply.encode()))} | headers).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                with lock:
-                    now[0] -= 1
-                self.wfile.write(reply.encode())
-
-            def log_message(self, *args):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        super().__init__(judged)
 
     def judge(self, **options):
-        url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        return EndpointJudge("judge-1", **({"url": url, "api_key_env": None, "backoff": 0.001} | options))
+        return EndpointJudge("judge-1", **({"url": self.url, "api_key_env": None, "backoff": 0.001} | options))
 
 
 @pytest.fixture
 def server():
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with JudgeServer() as server:
+        yield server
 
 
 def test_the_endpoint_judges_several_answers_at_once(server):
@@ -237,9 +203,9 @@ def test_busy_servers_are_asked_again(server):
 
 def test_a_server_that_stays_away_is_named_after_the_last_attempt(server):
     server.failures = [(500, {}, "broken")] * 3
-    with pytest.raises(JudgeError, match=r"HTTP 500 broken, after 3 of 3 attempts"):
+    with pytest.raises(EndpointError, match=r"HTTP 500 broken, after 3 of 3 attempts"):
         server.judge(attempts=3).grade([item("good", "g")])
-    with pytest.raises(JudgeError, match="no reply"):
+    with pytest.raises(EndpointError, match="no reply"):
         server.judge(url="http://127.0.0.1:9", attempts=1).grade([item("good", "g")])
 
 
@@ -247,7 +213,7 @@ def test_a_refusal_is_not_retried_and_the_key_is_not_shown(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
     server.failures = [(401, {}, "bad key sk-secret")]
     judge = server.judge(api_key_env="JUDGE_KEY")
-    with pytest.raises(JudgeError, match=r"401.*\[key\]") as caught:
+    with pytest.raises(EndpointError, match=r"401.*\[key\]") as caught:
         judge.grade([item("good", "g")])
     assert "sk-secret" not in str(caught.value) and judge.requests == 1
     assert server.seen[0][1]["Authorization"] == "Bearer sk-secret"
@@ -255,15 +221,15 @@ def test_a_refusal_is_not_retried_and_the_key_is_not_shown(server, monkeypatch):
 
 def test_a_redirect_is_refused(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "sk-secret")
-    server.failures = [(302, {"Location": f"http://127.0.0.1:{server.http.server_port}/elsewhere"}, "")]
-    with pytest.raises(JudgeError, match="302"):
+    server.failures = [(302, {"Location": f"{server.url}/elsewhere"}, "")]
+    with pytest.raises(EndpointError, match="302"):
         server.judge(api_key_env="JUDGE_KEY").grade([item("good", "g")])
     assert len(server.seen) == 1
 
 
 def test_a_reply_that_is_no_completion_is_quoted(server):
     server.failures = [(200, {}, '{"error": "odd"}')]
-    with pytest.raises(JudgeError, match=r"no chat completion.*odd"):
+    with pytest.raises(EndpointError, match=r"no chat completion.*odd"):
         server.judge().grade([item("good", "g")])
 
 

@@ -1166,12 +1166,24 @@ FAULTS = (
         ),
     ),
     *_faults(
-        "selfadapt/graders/endpoint.py",
+        "selfadapt/models/endpoint.py",
         "tests/graders/test_graders.py",
         (
             "the judge's budget is exceeded by one",
             "if self._max_requests is not None and self.requests >= self._max_requests:",
             "if self._max_requests is not None and self.requests > self._max_requests:",
+        ),
+        (
+            "the samples of a prompt are one request",
+            'own = {"seed": _seed(seed, id, sample)} if temperature > 0 else {}',
+            'own = {"seed": _seed(seed, id, 0)} if temperature > 0 else {}',
+            "tests/models/test_endpoint.py",
+        ),
+        (
+            "fields of a call replace those of every request",
+            'body = {"model": self._model, "messages": messages, **fields, **self._parameters}',
+            'body = {"model": self._model, "messages": messages, **self._parameters, **fields}',
+            "tests/models/test_endpoint.py",
         ),
     ),
     *_faults(
@@ -1718,8 +1730,8 @@ FAULTS = (
         "tests/protocols/evolve/test_protocol.py",
         (
             "edits are scored with the model that the editor was trained from",
-            "trees = self.domain.grow(editor, self.student, self.environments, phase, **changes)",
-            "trees = self.domain.grow(editor, self.editors[UNTRAINED], self.environments, phase, **changes)",
+            "trees = editor.domain.grow(editor.writer, self.student, self.environments, phase, **changes)",
+            "trees = editor.domain.grow(editor.writer, editor.writer, self.environments, phase, **changes)",
             "test_a_trained_editor_guides_another_model_whose_answers_it_reads_and_whose_scores_are_reported",
         ),
         (

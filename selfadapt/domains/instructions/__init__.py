@@ -1,6 +1,6 @@
 """Instructions that a policy rewrites after seeing how a frozen model answers with them (LSE, arXiv 2603.18620)."""
 
-from selfadapt.domains.instructions.domain import Instructions, Situation, make
+from selfadapt.domains.instructions.domain import Instructions, Situation, make, make_style
 from selfadapt.domains.instructions.environment import (
     EditStyle,
     Environment,
@@ -11,7 +11,7 @@ from selfadapt.domains.instructions.environment import (
     Verdict,
 )
 from selfadapt.domains.instructions.growing import Growth, grow_trees
-from selfadapt.domains.instructions.nodes import Candidate, NodeResult, evaluate_nodes
+from selfadapt.domains.instructions.nodes import Candidate, NodeResult, Writer, evaluate_nodes
 
 __all__ = [
     "Candidate",
@@ -26,7 +26,9 @@ __all__ = [
     "Problem",
     "Situation",
     "Verdict",
+    "Writer",
     "evaluate_nodes",
     "grow_trees",
     "make",
+    "make_style",
 ]

@@ -20,12 +20,13 @@ from selfadapt.domains.instructions.environment import (
     Explained,
 )
 from selfadapt.domains.instructions.growing import Growth, grow_trees, read_summary
-from selfadapt.domains.instructions.nodes import Room
+from selfadapt.domains.instructions.nodes import Room, Writer
 from selfadapt.domains.instructions.sources import chat_tokenizer, make_source
 from selfadapt.domains.instructions.style import FIELDS, REWRITE, TaggedStyle
 from selfadapt.errors import InvalidEdit, InvalidValueError
+from selfadapt.models.endpoint import Endpoint
 from selfadapt.models.model import Model
-from selfadapt.models.policy import Policy, State
+from selfadapt.models.policy import State
 from selfadapt.search import Tree
 from selfadapt.telemetry.progress import Phase
 from selfadapt.templates import SUFFIX, load_template
@@ -139,7 +140,7 @@ class Instructions:
         return dataclasses.replace(self, situations=situations, trees=named)
 
     def grow(
-        self, editor: Policy, student: Policy, environments: Sequence[Environment], phase: Phase, **changes: Any
+        self, editor: Writer, student: Writer, environments: Sequence[Environment], phase: Phase, **changes: Any
     ) -> list[Tree]:
         """Returns trees that grow as the domain's do; `changes` are fields of its `Growth`."""
         growth = dataclasses.replace(self.growth, **changes)
@@ -236,7 +237,7 @@ def _task(id: str, situation: Situation) -> Task:
 
 
 def make(
-    config: Any, policy: Model, student: Model | None = None, *, source: EnvironmentSource | None = None
+    config: Any, policy: Model, student: Model | Endpoint | None = None, *, source: EnvironmentSource | None = None
 ) -> Instructions:
     """Makes the domain from an experiment (`selfadapt.defaults.experiment("instructions")`).
 
@@ -265,8 +266,8 @@ def make(
     )
 
 
-def make_style(config: Any, policy: Model) -> TaggedStyle:
-    """Returns the style that `config.domain.prompt` and `config.domain.chat` describe.
+def make_style(config: Any, policy: Model | Endpoint) -> TaggedStyle:
+    """Returns the style that `config.domain.prompt` and `config.domain.chat` describe for a model that writes edits.
 
     Raises:
       UserError: the template cannot be used, or the policy's tokenizer has no chat template.

@@ -11,6 +11,7 @@ from selfadapt.domains.instructions.environment import EditStyle, Environment, E
 from selfadapt.domains.instructions.nodes import (
     Candidate,
     Room,
+    Writer,
     continued,
     draw_batch,
     evaluate_nodes,
@@ -18,7 +19,6 @@ from selfadapt.domains.instructions.nodes import (
     summary_to_json,
 )
 from selfadapt.errors import InvalidEdit, InvalidValueError
-from selfadapt.models.policy import Policy
 from selfadapt.search import RULES, Child, Found, Node, Tree, grow
 from selfadapt.telemetry.progress import Advance, Phase, silent
 
@@ -80,8 +80,8 @@ class Growth:
 
 
 def grow_trees(
-    editor: Policy,
-    student: Policy,
+    editor: Writer,
+    student: Writer,
     environments: Sequence[Environment],
     style: EditStyle,
     room: Room,
@@ -118,8 +118,8 @@ def grow_trees(
 
 @dataclasses.dataclass(frozen=True)
 class _Grower:
-    editor: Policy
-    student: Policy
+    editor: Writer
+    student: Writer
     environments: Sequence[Environment]
     style: EditStyle
     room: Room

@@ -12,8 +12,11 @@ from selfadapt.domains.common import count_tokens, fits
 from selfadapt.domains.instructions.environment import Environment, Evaluated, Problem, Verdict, evaluated
 from selfadapt.engine.generate import generate
 from selfadapt.errors import InvalidEdit
+from selfadapt.models.endpoint import Endpoint
 from selfadapt.models.model import Model
 from selfadapt.models.policy import Policy
+
+Writer = Policy | Endpoint  # what writes answers, or edits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ class NodeResult:
 
 
 def evaluate_nodes(
-    model: Policy,
+    model: Writer,
     candidates: Sequence[Candidate],
     *,
     max_new_tokens: int,
@@ -75,11 +78,13 @@ def evaluate_nodes(
     return results
 
 
-def continued(policy: Policy, prompts: Sequence[str], **options: Any) -> list[Any]:
-    """Returns what `generate` returns for a policy, whose adapter is used if it has one."""
-    if policy.adapter is None:
-        return generate(policy.model, prompts, **options)
-    return generate(policy.model, [prompts], adapters=policy.adapter, **options)[0]
+def continued(writer: Writer, prompts: Sequence[str], **options: Any) -> list[Any]:
+    """Returns what `generate` returns for a policy, whose adapter is used if it has one, or an endpoint's replies."""
+    if isinstance(writer, Endpoint):
+        return writer.generate(prompts, **options)
+    if writer.adapter is None:
+        return generate(writer.model, prompts, **options)
+    return generate(writer.model, [prompts], adapters=writer.adapter, **options)[0]
 
 
 def draw_batch(environment: Environment, count: int, seed: int, round: int) -> tuple[Problem, ...]:
@@ -117,7 +122,7 @@ def summary_from_json(environment: Environment, lines: Iterable[Mapping[str, Any
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """How many tokens prompts may have.
+    """How many tokens prompts may have; an endpoint's are not counted.
 
     Attributes:
       editor: the model that writes instructions.
@@ -126,8 +131,8 @@ class Room:
       answer_tokens: the most tokens of an answer.
     """
 
-    editor: Model
-    model: Model
+    editor: Model | Endpoint
+    model: Model | Endpoint
     edit_tokens: int
     answer_tokens: int
 
@@ -141,7 +146,9 @@ class Room:
         _check(self.editor, prompt, self.edit_tokens, "the summary")
 
 
-def _check(model: Model, prompt: str, new: int, what: str) -> None:
+def _check(model: Model | Endpoint, prompt: str, new: int, what: str) -> None:
+    if isinstance(model, Endpoint):
+        return
     limit = model.config.max_position_embeddings - new
     if not fits(model.tokenizer, prompt, limit):
         tokens = count_tokens(model.tokenizer, prompt)

@@ -8,6 +8,7 @@ from typing import Any
 from selfadapt.config import find_factory
 from selfadapt.domains.instructions.environment import EnvironmentSource
 from selfadapt.errors import InvalidValueError
+from selfadapt.models.endpoint import Endpoint
 from selfadapt.models.model import Model
 
 # Modules with `make(config, model)`, by the `config.data.source` that chooses them.
@@ -18,7 +19,7 @@ SOURCES = {
 }
 
 
-def make_source(config: Any, model: Model) -> EnvironmentSource:
+def make_source(config: Any, model: Model | Endpoint) -> EnvironmentSource:
     """Returns the source that `config.data` describes.
 
     Args:
@@ -33,13 +34,15 @@ def make_source(config: Any, model: Model) -> EnvironmentSource:
     return find_factory(SOURCES.get(name, name), "config.data.source", __name__, tuple(SOURCES))(config, model)
 
 
-def chat_tokenizer(config: Any, model: Model) -> Any:
-    """Returns the tokenizer that writes a model's prompts as chats, `None` without `config.domain.chat`.
+def chat_tokenizer(config: Any, model: Model | Endpoint) -> Any:
+    """Returns the tokenizer that writes a model's prompts as chats.
+
+    It is `None` without `config.domain.chat`, and for an endpoint, which makes a chat of any text.
 
     Raises:
       InvalidValueError: it has no chat template.
     """
-    if not config.domain.chat:
+    if not config.domain.chat or isinstance(model, Endpoint):
         return None
     if not getattr(model.tokenizer, "chat_template", None):
         raise InvalidValueError(

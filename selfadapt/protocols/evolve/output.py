@@ -9,7 +9,7 @@ from typing import Any
 
 from selfadapt.domains.instructions.growing import INVALID, SCORES
 from selfadapt.protocols.base import Measured
-from selfadapt.protocols.evolve.variants import note
+from selfadapt.protocols.evolve.variants import ENDPOINT, note
 from selfadapt.search import Tree, best_of, cross_validate
 from selfadapt.telemetry.statistics import mean_interval, paired_difference
 
@@ -19,11 +19,14 @@ PAIRS = (
     ("trained_chain", "untrained_chain"),
     ("trained_best_of_n", "untrained_best_of_n"),
     ("trained_tree", "none"),
+    ("endpoint_tree", "none"),
     ("untrained_tree", "none"),
     ("untrained_tree", "untrained_chain"),
     ("untrained_tree", "untrained_best_of_n"),
     ("trained_tree", "trained_chain"),
     ("trained_tree", "trained_best_of_n"),
+    ("endpoint_tree", "untrained_tree"),
+    ("trained_tree", "endpoint_tree"),
     ("oracle", "trained_tree"),
     ("oracle", "untrained_tree"),
 )
@@ -126,7 +129,7 @@ def measured(
       variants: what each variant has found, for each environment.
       edits: the edits of a round, of each variant that has rounds.
     """
-    folds, seed = config.protocol.folds, config.seed
+    fields, folds, seed = config.protocol, config.protocol.folds, config.seed
     each = {name: [one.measures(folds, seed) for one in found] for name, found in variants.items()}
     rows = []
     for name, found in variants.items():
@@ -159,8 +162,9 @@ def measured(
             if one.tree is not None:
                 files[f"trees/{name}/{id}/tree.json"] = one.tree.to_json()
     summary = {
-        "policy": config.protocol.policy or None,
-        "student": config.student or None,
+        "policy": fields.policy or None,
+        "student": (config.student if config.student != ENDPOINT else fields.student_endpoint.model) or None,
+        "editor_endpoint": fields.editor_endpoint.model,
         "environments": len(environments),
         "edits": config.domain.tree_rounds * config.domain.tree_edits,
         "selection": config.domain.selection,

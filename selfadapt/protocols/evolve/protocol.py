@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from selfadapt.domains import Domain, make_domain
-from selfadapt.domains.instructions import Candidate, Environment, Explained, Instructions, evaluate_nodes
+from selfadapt.domains.instructions import Candidate, Environment, Explained, Instructions, Writer, evaluate_nodes
 from selfadapt.errors import InvalidValueError
-from selfadapt.models.model import load_model
+from selfadapt.models.endpoint import Endpoint
 from selfadapt.models.policy import Policy
 from selfadapt.protocols.base import Measured, Run
 from selfadapt.protocols.evolve import output
+from selfadapt.protocols.evolve.editors import Editor, make_editors, make_student
 from selfadapt.protocols.evolve.output import Evolved
-from selfadapt.protocols.evolve.variants import EVOLVED, ORACLE, TRAINED, UNTRAINED, VARIANTS
+from selfadapt.protocols.evolve.variants import EVOLVED, ORACLE, TRAINED, VARIANTS
 from selfadapt.protocols.variants import check_fields, load_models
 from selfadapt.telemetry.progress import Advance
 
@@ -35,15 +36,15 @@ class Evolve:
       config: the resolved config.
       domain: supplies prompts, verdicts and the growth of trees.
       environments: the held-out environments.
-      editors: the model of each editor.
+      editors: the editors by name.
       student: the model that answers.
     """
 
     config: Any
     domain: Instructions
     environments: Sequence[Environment]
-    editors: Mapping[str, Policy]
-    student: Policy
+    editors: Mapping[str, Editor]
+    student: Writer
 
     def run(self, run: Run) -> Measured:
         """Measures every variant of the config, one after the other."""
@@ -73,7 +74,7 @@ class Evolve:
             return run.phase(what, total, "round", name, 0)
 
         editor = self.editors[EVOLVED[name].editor]
-        trees = self.domain.grow(editor, self.student, self.environments, phase, **changes)
+        trees = editor.domain.grow(editor.writer, self.student, self.environments, phase, **changes)
         for environment, tree in zip(self.environments, trees, strict=True):
             for line in output.edit_lines(name, environment.id, tree):
                 run.writer.edit(line)
@@ -110,10 +111,7 @@ def make(config: Any, domain: Domain | None = None) -> Evolve:
                 "workdir of a finished run of `selfadapt train`"
             )
     untrained, trained = load_models(config)
-    editors = {UNTRAINED: Policy(untrained), TRAINED: Policy(trained)}
-    student = untrained
-    if config.student not in ("", config.model):
-        student = load_model(config.student, dtype=config.dtype, mesh=untrained.mesh)
+    student = make_student(config, untrained)
     domain = make_domain(config, untrained, student) if domain is None else domain
     if not isinstance(domain, Instructions):
         raise InvalidValueError(
@@ -131,4 +129,5 @@ def make(config: Any, domain: Domain | None = None) -> Evolve:
                 f"config.protocol.folds is {fields.folds}, and the holdout of {environment.id!r} has {size} problems; "
                 "it must be at least 2 and divide their number"
             )
-    return Evolve(config, domain, environments, editors, Policy(student))
+    editors = make_editors(config, domain, untrained, trained)
+    return Evolve(config, domain, environments, editors, student if isinstance(student, Endpoint) else Policy(student))

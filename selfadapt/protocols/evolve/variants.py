@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 NONE, ORACLE = "none", "oracle"
-UNTRAINED, TRAINED = "untrained", "trained"
+UNTRAINED, TRAINED, ENDPOINT = "untrained", "trained", "endpoint"
 TREE, CHAIN, BEST_OF_N = "tree", "chain", "best_of_n"
 
+EDITORS = {
+    UNTRAINED: "the untrained editor",
+    TRAINED: "the trained editor",
+    ENDPOINT: "the editor at an endpoint",
+}
 NOTES = {
     TREE: "each round edits the node that the rule selects",
     CHAIN: "each edit is of the one before it",
@@ -19,8 +24,8 @@ class Variant(NamedTuple):
     """An editor and what it does.
 
     Attributes:
-      editor: "untrained" or "trained".
-      shape: "tree", "chain" or "best_of_n".
+      editor: a key of `EDITORS`.
+      shape: a key of `NOTES`.
     """
 
     editor: str
@@ -38,15 +43,12 @@ class Variant(NamedTuple):
         return {"rounds": 1, "edits": rounds * edits} if self.shape == BEST_OF_N else {}
 
 
-EVOLVED = {
-    variant.name: variant
-    for variant in (Variant(editor, shape) for editor in (UNTRAINED, TRAINED) for shape in (TREE, CHAIN, BEST_OF_N))
-}
+EVOLVED = {variant.name: variant for variant in (Variant(editor, shape) for editor in EDITORS for shape in NOTES)}
 VARIANTS = (NONE, *EVOLVED, ORACLE)
 
 
 def note(name: str) -> str:
     """Returns what a variant is, in words."""
     if name in EVOLVED:
-        return f"the {EVOLVED[name].editor} editor; {NOTES[EVOLVED[name].shape]}"
+        return f"{EDITORS[EVOLVED[name].editor]}; {NOTES[EVOLVED[name].shape]}"
     return "the seed instruction" if name == NONE else "the instruction of a perfect author"

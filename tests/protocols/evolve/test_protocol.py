@@ -6,11 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from selfadapt.defaults import resolve
 from selfadapt.domains.instructions import nodes
 from selfadapt.domains.tiny.rules.source import TinyRules, oracle_instruction
 from selfadapt.files import read_jsonl
-from selfadapt.protocols.defaults import protocol
 from selfadapt.protocols.evolve import make
 from selfadapt.protocols.run import evaluate
 from selfadapt.search import Tree, cross_validate
@@ -19,43 +17,14 @@ from tests.domains.instructions.worlds import random_rules_model
 
 SHAPES = ("tree", "chain", "best_of_n")
 EVOLVED = [f"{editor}_{shape}" for editor in ("untrained", "trained") for shape in SHAPES]
-
-
-@pytest.fixture(scope="module")
-def model_directory(tmp_path_factory):
-    return str(random_rules_model(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def generate():
-    fake = following.Generate(following.piece_by_piece)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nodes, "generate", fake)
-        yield fake
-
-
-@pytest.fixture(scope="module")
-def config_of(model_directory):
-    def make_config(**changes):
-        config = protocol("evolve")
-        config.model, config.preset = model_directory, "tiny_lse"
-        config.evaluation.contexts, config.domain.tree_rounds, config.domain.tree_edits = 5, 3, 2
-        config.domain.batch = 3
-        config.protocol.policy = model_directory
-        config.protocol.variants = ("none", *EVOLVED, "oracle")
-        for name, value in changes.items():
-            group, _, leaf = name.rpartition("__")
-            (config[group] if group else config)[leaf] = value
-        return resolve(config)
-
-    return make_config
+VARIANTS = ("none", *EVOLVED, "oracle")
 
 
 @pytest.fixture(scope="module")
 def finished(config_of, tmp_path_factory):
     """What `evaluate` returned, and the workdir."""
     workdir = tmp_path_factory.mktemp("runs") / "run"
-    return evaluate(config_of(), workdir), workdir
+    return evaluate(config_of(protocol__variants=VARIANTS), workdir), workdir
 
 
 def trees(workdir, variant):
@@ -168,9 +137,9 @@ def test_an_interrupted_run_resumes_to_the_same_result(finished, config_of, gene
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(generate, "edit", stopped)
-        evaluate(config_of(), tmp_path / "again")
+        evaluate(config_of(protocol__variants=VARIANTS), tmp_path / "again")
     before = len(generate.calls)
-    again = evaluate(config_of(), tmp_path / "again")
+    again = evaluate(config_of(protocol__variants=VARIANTS), tmp_path / "again")
     assert again["evolution"] == whole["evolution"] and again["paired"] == whole["paired"]
     assert (tmp_path / "again" / "edits.jsonl").read_bytes() == (workdir / "edits.jsonl").read_bytes()
     # In all, "none" and "oracle" take one call each, and the trees of each editor 4 + 7 + 2; the first 4 were done.
@@ -212,7 +181,7 @@ def test_best_instructions_are_in_a_file(finished):
 def test_bad_input_is_named_before_anything_is_computed(config_of, generate, changes, message):
     before = len(generate.calls)
     with pytest.raises(ValueError, match=message):
-        make(config_of(**changes))
+        make(config_of(**{"protocol__variants": VARIANTS} | changes))
     assert len(generate.calls) == before
 
 
