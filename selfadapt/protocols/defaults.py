@@ -68,8 +68,8 @@ def _evolve(config: ConfigDict) -> None:
     # "endpoint": that of `protocol.student_endpoint`.
     config.student = ""
     # "none" (the seed instruction), "oracle", and EDITOR_SHAPE: the "untrained" editor, the "trained" one (`policy`) or
-    # the one at an "endpoint" (`editor_endpoint`), and a "tree", a "chain" (each edit is of the one before it) or
-    # "best_of_n" (all edits are of the seed).
+    # the one at an "endpoint" (`editor_endpoint`), and a "tree", a "chain" (each edit is of the one before it),
+    # "best_of_n" (all edits are of the seed) or "gepa" (GEPA, with as many answers as the tree).
     config.protocol.variants = ("none", "untrained_tree", "untrained_chain", "untrained_best_of_n", "oracle")
     # Parts of the holdout, each of which judges the instruction that the others chose.
     config.protocol.folds = 4

@@ -1716,6 +1716,42 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/protocols/evolve/lockstep.py",
+        "tests/protocols/evolve/test_lockstep.py",
+        (
+            "a step does not wait for all programs",
+            "while len(asked) + len(results) < count:",
+            "while not asked and len(results) < count:",
+        ),
+        (
+            "a program can catch what ends it",
+            "class _Ended(BaseException):  # not an `Exception`, which a program may handle",
+            "class _Ended(RuntimeError):",
+        ),
+    ),
+    *_faults(
+        "selfadapt/protocols/evolve/gepa.py",
+        "tests/protocols/evolve/test_gepa.py",
+        (
+            "GEPA exceeds its budget",
+            "return state.total_num_evals + 2 * batch + len(holdout) > most",
+            "return state.total_num_evals >= most",
+            "test_gepa_takes_as_many_answers_as_a_tree_or_a_few_less",
+        ),
+        (
+            "the edits of an environment depend on the others",
+            'ids=[f"gepa {environment.id} {each.number}" for environment, each in writes],',
+            'ids=[f"gepa {environment.id} {place}" for place, (environment, each) in enumerate(writes)],',
+            "test_runs_are_the_same_alone_and_in_a_batch_and_after_an_interruption",
+        ),
+        (
+            "a candidate is a child of the seed",
+            "text, parent = candidate[COMPONENT], tree.nodes[found.parents[index][0]]",
+            "text, parent = candidate[COMPONENT], tree.root",
+            "test_candidates_are_scored_on_the_holdout_and_grow_from_their_parents",
+        ),
+    ),
+    *_faults(
         "selfadapt/protocols/evolve/variants.py",
         "tests/protocols/evolve/test_protocol.py",
         (
@@ -1733,6 +1769,12 @@ FAULTS = (
             "trees = editor.domain.grow(editor.writer, self.student, self.environments, phase, **changes)",
             "trees = editor.domain.grow(editor.writer, editor.writer, self.environments, phase, **changes)",
             "test_a_trained_editor_guides_another_model_whose_answers_it_reads_and_whose_scores_are_reported",
+        ),
+        (
+            "a missing package is found when a model is already loaded",
+            "gepa.package()",
+            "pass",
+            "tests/protocols/evolve/test_gepa.py::test_without_the_package_the_extra_is_named",
         ),
         (
             "units of one variant are those of another",

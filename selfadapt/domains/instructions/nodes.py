@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfadapt.domains.common import count_tokens, fits
 from selfadapt.domains.instructions.environment import Environment, Evaluated, Problem, Verdict, evaluated
@@ -32,6 +32,20 @@ class Candidate:
     environment: Environment
     instruction: str
     batch: tuple[Problem, ...] = ()
+
+
+class Asked(NamedTuple):
+    """Problems that a model answers with an instruction.
+
+    Attributes:
+      environment: their environment.
+      instruction: the instruction.
+      problems: the problems.
+    """
+
+    environment: Environment
+    instruction: str
+    problems: Sequence[Problem]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +76,26 @@ def evaluate_nodes(
       max_new_tokens: the most tokens of an answer.
       stop: strings that end an answer.
     """
-    asked = [[*each.environment.holdout, *each.batch] for each in candidates]
-    prompts = [
-        [each.environment.prompt(problem, each.instruction) for problem in problems]
-        for each, problems in zip(candidates, asked, strict=True)
-    ]
-    different = list(dict.fromkeys(itertools.chain.from_iterable(prompts)))
-    texts = continued(model, different, max_new_tokens=max_new_tokens, stop=tuple(stop)) if different else []
-    answer = dict(zip(different, texts, strict=True))
+    asked = [Asked(each.environment, each.instruction, (*each.environment.holdout, *each.batch)) for each in candidates]
     results = []
-    for each, problems, own in zip(candidates, asked, prompts, strict=True):
-        lines = evaluated(each.environment, problems, [answer[prompt] for prompt in own])
+    for each, lines in zip(candidates, answered(model, asked, max_new_tokens=max_new_tokens, stop=stop), strict=True):
         first = len(lines) - len(each.batch)
         results.append(NodeResult(tuple(line.verdict.reward for line in lines[:first]), tuple(lines[first:])))
     return results
+
+
+def answered(
+    model: Writer, asked: Sequence[Asked], *, max_new_tokens: int, stop: Sequence[str] = ()
+) -> list[list[Evaluated]]:
+    """Answers problems, all in one `generate`, and returns them with their verdicts; arguments as `evaluate_nodes`."""
+    prompts = [[each.environment.prompt(problem, each.instruction) for problem in each.problems] for each in asked]
+    different = list(dict.fromkeys(itertools.chain.from_iterable(prompts)))
+    texts = continued(model, different, max_new_tokens=max_new_tokens, stop=tuple(stop)) if different else []
+    answer = dict(zip(different, texts, strict=True))
+    return [
+        evaluated(each.environment, each.problems, [answer[prompt] for prompt in own])
+        for each, own in zip(asked, prompts, strict=True)
+    ]
 
 
 def continued(writer: Writer, prompts: Sequence[str], **options: Any) -> list[Any]:
@@ -113,8 +133,8 @@ def summary_to_json(summary: Iterable[Evaluated]) -> list[dict[str, Any]]:
 
 
 def summary_from_json(environment: Environment, lines: Iterable[Mapping[str, Any]]) -> tuple[Evaluated, ...]:
-    """Returns the summary that `summary_to_json` wrote; its problems are those of the environment's pool."""
-    problems = {problem.id: problem for problem in environment.pool}
+    """Returns the summary that `summary_to_json` wrote; its problems are those of the environment."""
+    problems = {problem.id: problem for problem in (*environment.holdout, *environment.pool)}
     return tuple(
         Evaluated(problems[line["problem"]], line["answer"], Verdict(line["reward"], line["error"])) for line in lines
     )

@@ -14,6 +14,8 @@ from selfadapt.search import Tree, best_of, cross_validate
 from selfadapt.telemetry.statistics import mean_interval, paired_difference
 
 HONEST, BEST, OPTIMISM = "honest", "best", "optimism"
+REJECTED = "rejected_edits"  # a field of nodes: edits that were dropped before the holdout was asked
+ANSWERS = "answers"  # a field of trees: how many were written, where nodes do not have it
 PAIRS = (
     ("trained_tree", "untrained_tree"),
     ("trained_chain", "untrained_chain"),
@@ -25,6 +27,9 @@ PAIRS = (
     ("untrained_tree", "untrained_best_of_n"),
     ("trained_tree", "trained_chain"),
     ("trained_tree", "trained_best_of_n"),
+    ("untrained_gepa", "none"),
+    ("untrained_tree", "untrained_gepa"),
+    ("trained_tree", "untrained_gepa"),
     ("endpoint_tree", "untrained_tree"),
     ("trained_tree", "endpoint_tree"),
     ("oracle", "trained_tree"),
@@ -41,6 +46,8 @@ class Evolved:
       rounds: the round of each.
       invalid: the reason of each edit that had no instruction.
       instruction: the best context.
+      answers: the number of answers that were written.
+      rejected: the number of edits that were dropped before the holdout was asked.
       tree: the tree that they are the nodes of, `None` where nothing has grown.
     """
 
@@ -48,16 +55,21 @@ class Evolved:
     rounds: list[int]
     invalid: list[str]
     instruction: str
+    answers: int
+    rejected: int = 0
     tree: Tree | None = None
 
     @classmethod
     def of(cls, tree: Tree) -> Evolved:
-        """Returns the nodes of a tree that `grow_trees` returned."""
+        """Returns the nodes of a tree."""
+        answers = sum(len(node.extra[SCORES]) + len(node.summary or ()) for node in tree.nodes)
         return cls(
             scores=[node.extra[SCORES] for node in tree.nodes],
             rounds=[node.round_idx or 0 for node in tree.nodes],
             invalid=[each["reason"] for node in tree.nodes for each in node.extra.get(INVALID, ())],
             instruction=tree.best().instructions,
+            answers=tree.extra.get(ANSWERS, answers),
+            rejected=sum(len(node.extra.get(REJECTED, ())) for node in tree.nodes),
             tree=tree,
         )
 
@@ -102,7 +114,8 @@ def edit_lines(variant: str, environment: str, tree: Tree) -> Iterator[dict[str,
             "status": each["reason"],
         }
         for node in tree.nodes
-        for each in node.extra.get(INVALID, ())
+        for kind in (INVALID, REJECTED)
+        for each in node.extra.get(kind, ())
     ]
     for line in sorted(lines, key=lambda line: line["round"]):
         yield {"task": environment, "variant": variant} | line
@@ -135,7 +148,8 @@ def measured(
     for name, found in variants.items():
         invalid = collections.Counter(reason for one in found for reason in one.invalid)
         row = {"name": name, "note": note(name), "contexts": sum(len(one.scores) for one in found)}
-        row |= {"invalid": dict(invalid)}
+        row |= {"invalid": dict(invalid), "rejected": sum(one.rejected for one in found)}
+        row |= {"answers": sum(one.answers for one in found) / len(found)}  # per environment
         row |= {measure: mean_interval([one[measure] for one in each[name]]) for measure in (HONEST, BEST, OPTIMISM)}
         rows.append(row | ({"curve": curve(found, folds, seed, edits[name])} if name in edits else {}))
     paired = []

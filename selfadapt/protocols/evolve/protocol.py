@@ -1,7 +1,7 @@
 """The evolution protocol: how good instructions become when an editor may write a number of edits.
 
-Every variant writes the same number of edits for each environment, `tree_rounds` x `tree_edits`, and every valid edit
-is evaluated once. The environments of a variant grow together, as one batch.
+The variants that grow trees write the same number of edits for each environment, `tree_rounds` x `tree_edits`, and
+every valid edit is evaluated once; GEPA takes as many answers. The environments of a variant are worked on together.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from selfadapt.errors import InvalidValueError
 from selfadapt.models.endpoint import Endpoint
 from selfadapt.models.policy import Policy
 from selfadapt.protocols.base import Measured, Run
-from selfadapt.protocols.evolve import output
+from selfadapt.protocols.evolve import gepa, output
 from selfadapt.protocols.evolve.editors import Editor, make_editors, make_student
 from selfadapt.protocols.evolve.output import Evolved
-from selfadapt.protocols.evolve.variants import EVOLVED, ORACLE, TRAINED, VARIANTS
+from selfadapt.protocols.evolve.variants import EVOLVED, GEPA, ORACLE, TRAINED, VARIANTS
 from selfadapt.protocols.variants import check_fields, load_models
 from selfadapt.telemetry.progress import Advance
 
@@ -61,7 +61,7 @@ class Evolve:
                     instructions = self._instructions(name)
                     given = place.once("scores", functools.partial(self._scores, instructions))
                     variants[name] = [
-                        Evolved([scores], [0], [], instruction)
+                        Evolved([scores], [0], [], instruction, len(scores))
                         for scores, instruction in zip(given, instructions, strict=True)
                     ]
             found = [one.measures(self.config.protocol.folds, self.config.seed) for one in variants[name]]
@@ -70,11 +70,15 @@ class Evolve:
         return output.measured(self.config, [each.id for each in self.environments], variants, edits)
 
     def _evolved(self, run: Run, name: str, changes: Mapping[str, Any]) -> list[Evolved]:
-        def phase(what: str, total: int) -> contextlib.AbstractContextManager[Advance]:
-            return run.phase(what, total, "round", name, 0)
+        editor, shape = self.editors[EVOLVED[name].editor], EVOLVED[name].shape
 
-        editor = self.editors[EVOLVED[name].editor]
-        trees = editor.domain.grow(editor.writer, self.student, self.environments, phase, **changes)
+        def phase(what: str, total: int) -> contextlib.AbstractContextManager[Advance]:
+            return run.phase(what, total, "answer" if shape == GEPA else "round", name, 0)
+
+        if shape == GEPA:
+            trees = gepa.optimize(editor.writer, editor.domain, self.student, self.environments, phase)
+        else:
+            trees = editor.domain.grow(editor.writer, self.student, self.environments, phase, **changes)
         for environment, tree in zip(self.environments, trees, strict=True):
             for line in output.edit_lines(name, environment.id, tree):
                 run.writer.edit(line)
@@ -110,6 +114,8 @@ def make(config: Any, domain: Domain | None = None) -> Evolve:
                 f"config.protocol.variants has {name!r}, and config.protocol.policy names no trained editor; give the "
                 "workdir of a finished run of `selfadapt train`"
             )
+        if name in EVOLVED and EVOLVED[name].shape == GEPA:
+            gepa.package()
     untrained, trained = load_models(config)
     student = make_student(config, untrained)
     domain = make_domain(config, untrained, student) if domain is None else domain

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 NONE, ORACLE = "none", "oracle"
 UNTRAINED, TRAINED, ENDPOINT = "untrained", "trained", "endpoint"
-TREE, CHAIN, BEST_OF_N = "tree", "chain", "best_of_n"
+TREE, CHAIN, BEST_OF_N, GEPA = "tree", "chain", "best_of_n", "gepa"
 
 EDITORS = {
     UNTRAINED: "the untrained editor",
@@ -17,6 +17,7 @@ NOTES = {
     TREE: "each round edits the node that the rule selects",
     CHAIN: "each edit is of the one before it",
     BEST_OF_N: "all edits are of the seed instruction",
+    GEPA: "GEPA, with as many answers as the tree and any number of edits",
 }
 
 
@@ -37,8 +38,8 @@ class Variant(NamedTuple):
         return f"{self.editor}_{self.shape}"
 
     def changes(self, rounds: int, edits: int) -> dict[str, Any]:
-        """Returns the fields of a `Growth` of `rounds` with `edits` each that differ; all write as many edits."""
-        if self.shape == CHAIN:
+        """Returns the fields of a `Growth` of `rounds` with `edits` each that differ; their product is the same."""
+        if self.shape in (CHAIN, GEPA):
             return {"rounds": rounds * edits, "edits": 1, "selection": "deepest"}
         return {"rounds": 1, "edits": rounds * edits} if self.shape == BEST_OF_N else {}
 
