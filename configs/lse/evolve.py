@@ -13,6 +13,11 @@ With a trained editor, and the untrained one beside it on the same environments:
     selfadapt evaluate --config=lse/evolve --workdir=runs/evolve_trained --config.protocol.policy=runs/lse \
         --config.protocol.variants=none,untrained_tree,untrained_chain,trained_tree,trained_chain,oracle
 
+Beside other methods, with as many answers to problems (docs/lse.md; GEPA needs pip install 'selfadapt[gepa]'):
+
+    selfadapt evaluate --config=lse/evolve --workdir=runs/evolve_methods \
+        --config.protocol.variants=none,untrained_tree,untrained_gepa,untrained_textgrad,oracle
+
 More edits: --config.domain.tree_rounds=12; another rule: --config.domain.selection=best.
 """
 

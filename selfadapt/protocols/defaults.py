@@ -69,10 +69,15 @@ def _evolve(config: ConfigDict) -> None:
     config.student = ""
     # "none" (the seed instruction), "oracle", and EDITOR_SHAPE: the "untrained" editor, the "trained" one (`policy`) or
     # the one at an "endpoint" (`editor_endpoint`), and a "tree", a "chain" (each edit is of the one before it),
-    # "best_of_n" (all edits are of the seed) or "gepa" (GEPA, with as many answers as the tree).
+    # "best_of_n" (all edits are of the seed), "gepa" (GEPA, with as many answers as the tree) or "textgrad" (a critic,
+    # and a rewrite that is kept if it is better).
     config.protocol.variants = ("none", "untrained_tree", "untrained_chain", "untrained_best_of_n", "oracle")
     # Parts of the holdout, each of which judges the instruction that the others chose.
     config.protocol.folds = 4
+    # TextGrad: the most failures that the critic reads and characters of each, the most characters of an instruction,
+    # whether the rewrite is told to write no examples, and whether one that is not better on the holdout is dropped.
+    config.protocol.textgrad = ConfigDict({"max_failures": 6, "max_example_chars": 1200, "max_instruction_chars": 8192})
+    config.protocol.textgrad.update({"forbid_fewshot": True, "revert_on_worse_holdout": True})
     # OpenAI-compatible endpoints, with the fields of the grader "endpoint". cache: a file; replies in it are not paid
     # for again. parameters: fields of every request as a JSON object, such as {"max_tokens": null} to send none.
     for group in ("editor_endpoint", "student_endpoint"):

@@ -1716,6 +1716,28 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/protocols/evolve/textgrad.py",
+        "tests/protocols/evolve/test_textgrad.py",
+        (
+            "a rewrite that is as good as the current instruction is kept",
+            "if not self._options.revert_on_worse_holdout or node.performance > parent.performance:",
+            "if not self._options.revert_on_worse_holdout or node.performance >= parent.performance:",
+            "test_a_rewrite_is_current_if_it_is_better_or_always",
+        ),
+        (
+            "the critic reads right answers",
+            "failures = diverse([line for line in summary if _failed(line)], options.max_failures)",
+            "failures = diverse(summary, options.max_failures)",
+            "test_a_critic_reads_failures_and_the_rewrite_reads_the_critic",
+        ),
+        (
+            "failures of one error come first",
+            "return [failures[place] for place in sorted(place for _, place in sorted(turns)[:count])]",
+            "return [failures[place] for place in sorted(place for _, place in turns[:count])]",
+            "test_failures_of_different_errors_come_first",
+        ),
+    ),
+    *_faults(
         "selfadapt/protocols/evolve/lockstep.py",
         "tests/protocols/evolve/test_lockstep.py",
         (

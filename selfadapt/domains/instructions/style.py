@@ -51,7 +51,7 @@ class TaggedStyle:
             instruction=instruction,
             count=len(summary),
             correct=sum(line.verdict.reward >= 1 for line in summary),
-            summary="\n\n".join(_shown(number, line) for number, line in enumerate(summary, start=1)),
+            summary="\n\n".join(shown(number, line) for number, line in enumerate(summary, start=1)),
         )
         return text if self.tokenizer is None else chat_text(self.tokenizer, [{"role": "user", "content": text}])
 
@@ -69,7 +69,8 @@ class TaggedStyle:
         return found
 
 
-def _shown(number: int, line: Evaluated) -> str:
+def shown(number: int, line: Evaluated) -> str:
+    """Returns a line of a summary as text: the question, the answer, the truth and the error."""
     verdict = "correct" if line.verdict.reward >= 1 else "wrong"
     parts = [
         f"Problem {number} ({verdict})\n{line.problem.question}",

@@ -20,10 +20,10 @@ from selfadapt.errors import InvalidValueError
 from selfadapt.models.endpoint import Endpoint
 from selfadapt.models.policy import Policy
 from selfadapt.protocols.base import Measured, Run
-from selfadapt.protocols.evolve import gepa, output
+from selfadapt.protocols.evolve import gepa, output, textgrad
 from selfadapt.protocols.evolve.editors import Editor, make_editors, make_student
 from selfadapt.protocols.evolve.output import Evolved
-from selfadapt.protocols.evolve.variants import EVOLVED, GEPA, ORACLE, TRAINED, VARIANTS
+from selfadapt.protocols.evolve.variants import EVOLVED, GEPA, ORACLE, TEXTGRAD, TRAINED, VARIANTS
 from selfadapt.protocols.variants import check_fields, load_models
 from selfadapt.telemetry.progress import Advance
 
@@ -77,6 +77,11 @@ class Evolve:
 
         if shape == GEPA:
             trees = gepa.optimize(editor.writer, editor.domain, self.student, self.environments, phase)
+        elif shape == TEXTGRAD:
+            growth = dataclasses.replace(editor.domain.growth, **changes)
+            domain = dataclasses.replace(editor.domain, growth=growth)
+            options = textgrad.Options(**self.config.protocol.textgrad)
+            trees = textgrad.descend(editor.writer, domain, self.student, self.environments, options, phase)
         else:
             trees = editor.domain.grow(editor.writer, self.student, self.environments, phase, **changes)
         for environment, tree in zip(self.environments, trees, strict=True):
@@ -116,6 +121,7 @@ def make(config: Any, domain: Domain | None = None) -> Evolve:
             )
         if name in EVOLVED and EVOLVED[name].shape == GEPA:
             gepa.package()
+    textgrad.Options(**fields.textgrad)
     untrained, trained = load_models(config)
     student = make_student(config, untrained)
     domain = make_domain(config, untrained, student) if domain is None else domain

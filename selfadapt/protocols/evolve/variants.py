@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 NONE, ORACLE = "none", "oracle"
 UNTRAINED, TRAINED, ENDPOINT = "untrained", "trained", "endpoint"
-TREE, CHAIN, BEST_OF_N, GEPA = "tree", "chain", "best_of_n", "gepa"
+TREE, CHAIN, BEST_OF_N, GEPA, TEXTGRAD = "tree", "chain", "best_of_n", "gepa", "textgrad"
 
 EDITORS = {
     UNTRAINED: "the untrained editor",
@@ -18,6 +18,7 @@ NOTES = {
     CHAIN: "each edit is of the one before it",
     BEST_OF_N: "all edits are of the seed instruction",
     GEPA: "GEPA, with as many answers as the tree and any number of edits",
+    TEXTGRAD: "each edit is of the best one so far, and follows a critic's words if the editor can write them",
 }
 
 
@@ -39,7 +40,7 @@ class Variant(NamedTuple):
 
     def changes(self, rounds: int, edits: int) -> dict[str, Any]:
         """Returns the fields of a `Growth` of `rounds` with `edits` each that differ; their product is the same."""
-        if self.shape in (CHAIN, GEPA):
+        if self.shape in (CHAIN, GEPA, TEXTGRAD):
             return {"rounds": rounds * edits, "edits": 1, "selection": "deepest"}
         return {"rounds": 1, "edits": rounds * edits} if self.shape == BEST_OF_N else {}
 
