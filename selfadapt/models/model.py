@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt import files
+from selfadapt import files, presets
 from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder, hf, tensor_files
 from selfadapt.models.config import ConfigError, ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.parallel import distributed, sharding
 
-# Models that come with the package.
-EMBEDDED = {name: Path(__file__).parent.parent / "assets" / name for name in ("tiny", "tiny_grids")}
+# The directories of the models that come with the package.
+EMBEDDED = {name: Path(__file__).parent.parent / "assets" / name for name in presets.EMBEDDED}
 DTYPES = ("float32", "bfloat16")
 # Weights in safetensors, JSON and tokenizer files; never a pickle, never code.
 _HUB_FILES = ("*.json", "model*.safetensors", "tokenizer*", "*.model", "merges.txt", "vocab.txt", "*.jinja")

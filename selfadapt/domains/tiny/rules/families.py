@@ -100,7 +100,7 @@ money    eur usd gbp yen  chf
 _FORMATS = """
 date pair point score range ratio label route
 """
-_ORDERS, _SEPARATORS, _WRAPS = ("ab", "ba"), "-/:.+~&_", ("", "()", "[]", "{}")
+_ORDERS, _SEPARATORS, _WRAPS = ("ab", "ba"), "-/:_", ("", "()", "[]", "{}")
 
 # The noun, the column with words, its words, and the column with numbers.
 _THINGS = """
