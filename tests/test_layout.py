@@ -13,7 +13,7 @@ LAYERS = (
     ("cli",),
     ("experiment", "protocols", "plan"),
     ("evaluate", "report", "seal"),
-    ("loop",),
+    ("loop", "functional"),
     ("outer",),
     ("domains",),
     ("search",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -166,6 +166,40 @@ def sum_logprobs(
     Returns:
       The sums in nats, `[K, R]`.
     """
+
+    def logprob(logits, tokens):
+        gold = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+        return gold - jax.nn.logsumexp(logits, axis=-1)
+
+    logprobs = over_targets(logprob, params, lora, tokens, start, config, width, logits_bytes)
+    return sharding.replicate(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))
+
+
+def over_targets(
+    function: Callable[[Array, Array], Any],
+    params: decoder.Params,
+    lora: Lora | None,
+    tokens: Array,
+    start: Array,
+    config: ModelConfig,
+    width: int,
+    logits_bytes: int = LOGITS_BYTES,
+) -> Any:
+    """Returns what a function makes of the logits before each target token, inside a program.
+
+    Args:
+      function: maps logits `[N, vocab]` and target tokens `[N]` to a pytree of arrays `[N]`.
+      params: the base parameters.
+      lora: K adapters, or `None` (K is 1).
+      tokens: prompts with their targets, right-padded, `[K, R, T]`.
+      start: the index of each row's first target token, at least 1, `[K, R]`.
+      config: the architecture.
+      width: tokens of each row, from `start`; those past the row's end repeat its last one.
+      logits_bytes: as for `sum_logprobs`.
+
+    Returns:
+      The function's pytree, with arrays `[K, R, width]`.
+    """
     hidden = decoder.forward(params, config, tokens, lora=lora)
     places = jnp.minimum(start[..., None] + jnp.arange(width), tokens.shape[-1] - 1)  # [K, R, W]
     wanted = jnp.take_along_axis(tokens, places, axis=-1)
@@ -173,16 +207,14 @@ def sum_logprobs(
 
     def one(position):
         states, tokens = position  # one position of each shard
-        logits = decoder.logits(params, config, states)
-        gold = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-        return gold - jax.nn.logsumexp(logits, axis=-1)
+        return function(decoder.logits(params, config, states), tokens)
 
     # Blocks of positions, so that the logits of all rows are never in memory together.
     shards = sharding.current_num_shards()
     block = max(1, min(wanted.size // shards, logits_bytes // (8 * config.vocab_size)))
     flat = hidden.reshape(shards, -1, hidden.shape[-1]).swapaxes(0, 1), wanted.reshape(shards, -1).swapaxes(0, 1)
-    logprobs = jax.lax.map(one, flat, batch_size=block).swapaxes(0, 1).reshape(wanted.shape)
-    return sharding.replicate(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))
+    found = jax.lax.map(one, flat, batch_size=block)
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(wanted.shape), found)
 
 
 def lower(model: Model, lora: Lora | None, shape: tuple[int, int, int], width: int) -> jax.stages.Lowered:

@@ -53,6 +53,21 @@ class Lora:
             scale=function(self.scale, ("adapters",)),
         )
 
+    def without(self, bad: Any) -> Lora:
+        """Returns the stack with zeros in place of the adapters that `bad`, `[adapters]`, marks."""
+        mask = jnp.asarray(bad)[:, None, None]
+        a, b = ({name: jnp.where(mask, 0.0, leaf) for name, leaf in side.items()} for side in (self.a, self.b))
+        return Lora(a, b, self.scale)
+
+    def repeated(self, count: int) -> Lora:
+        """Returns a stack of `count` adapters: itself, or its one adapter as often."""
+
+        def repeat(leaf, axes):
+            shape = [count if axis == "adapters" else size for axis, size in zip(axes, leaf.shape, strict=True)]
+            return jnp.broadcast_to(leaf, shape)
+
+        return self.map(repeat)
+
     def take(self, index: Any) -> Lora:
         """Returns the adapters at an index array or slice, as a stack."""
         return Lora(

@@ -5,7 +5,7 @@ training step has no communication over it. `fsdp` shards adapters and rows too,
 are gathered over it when they are used (ZeRO-3). `tensor` shards heads and MLP features, as in Megatron.
 
 Programs name the logical axes of their arrays with `shard`; outside `using(mesh)` that does nothing, and
-the same programs run on one device.
+the same programs run on one device. Nor does it inside `jax.shard_map`, for the axes that it has divided already.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -99,8 +99,15 @@ def num_shards(mesh: Any) -> int:
 
 def current_num_shards() -> int:
     """Returns the number of data-parallel shards of the mesh in use while a program is traced."""
+    sizes = _current_sizes()
+    return math.prod(sizes.get(name, 1) for name in BATCH_AXES)
+
+
+def _current_sizes() -> dict[str, int]:
+    """Returns the sizes of the axes that XLA divides over while a program is traced; empty if there is no mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else num_shards(mesh)
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name: mesh.shape[name] for name, kind in kinds if name in AXES and kind != AxisType.Manual}
 
 
 def product(x: jax.Array, weight: jax.Array, inside: str, outside: str, multiply: Any = jnp.matmul) -> jax.Array:
@@ -150,10 +157,10 @@ def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
 
 def _keeps_weight_sharded(tokens: int, inside: int, outside: int) -> bool:
     """Returns whether gathering the activations over `fsdp` moves fewer bytes than gathering the weight."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape["fsdp"] == 1:
+    sizes = _current_sizes()
+    if sizes.get("fsdp", 1) == 1:
         return False
-    return tokens // mesh.shape["data"] * (inside + outside) < inside * outside
+    return tokens // sizes.get("data", 1) * (inside + outside) < inside * outside
 
 
 def round_up(count: int, multiple: int) -> int:
@@ -182,11 +189,15 @@ def spec(mesh: Any, shape: Sequence[int], axes: Sequence[str | None]) -> Partiti
     >>> tuple(spec(mesh, (1, 12, 64), ("adapters", "rows", "time")))
     (None, ('data', 'fsdp'), None)
     """
+    return _partition(mesh.shape, shape, axes)
+
+
+def _partition(sizes: Mapping[str, int], shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
     taken: set[str] = set()
     parts: list[str | tuple[str, ...] | None] = []
     for size, axis in zip(shape, axes, strict=True):
-        names = RULES.get(axis or "", ())
-        if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:
+        names = tuple(name for name in RULES.get(axis or "", ()) if name in sizes)
+        if names and not taken & set(names) and size % math.prod(sizes[name] for name in names) == 0:
             taken |= set(names)
             parts.append(names if len(names) > 1 else names[0])
         else:
@@ -208,15 +219,14 @@ def abstract(mesh: Mesh | None, shape: Sequence[int], dtype: Any, axes: Sequence
 
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains the sharding of an array with these logical axes inside a program; `None` is an unsharded axis."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if not (sizes := _current_sizes()):
         return x
-    return jax.lax.with_sharding_constraint(x, spec(mesh, x.shape, axes))
+    return jax.lax.with_sharding_constraint(x, _partition(sizes, x.shape, axes))
 
 
 def replicate(tree: Any) -> Any:
     """Constrains arrays inside a program to be replicated, so that every process can read them."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if not _current_sizes():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 

@@ -378,14 +378,14 @@ FAULTS = (
         ),
         (
             "gradients are never clipped",
-            'shrink = jnp.minimum(1.0, batch["max_grad_norm"] / (norm + CLIP_EPSILON))',
-            "shrink = jnp.ones_like(norm)",
+            "return jnp.minimum(1.0, most / (norms + CLIP_EPSILON))",
+            "return jnp.ones_like(norms)",
             "test_an_update_equals_a_torch_peft_loop",
         ),
         (
             "the gradient is not clipped before the optimizer",
-            "changes, optimizer_state = optimizer.update(clipped, optimizer_state, factors)",
-            "changes, optimizer_state = optimizer.update(gradient, optimizer_state, factors)",
+            "changes, state = optimizer.update(scaled, with_hyperparameters(state, hyperparameters), factors)",
+            "changes, state = optimizer.update(gradient, with_hyperparameters(state, hyperparameters), factors)",
             "tests/engine/adapt/test_optimizers.py",
         ),
         (
@@ -798,7 +798,7 @@ FAULTS = (
         ),
         (
             "rows that ended are sampled on",
-            "done=state.done | _ended(token, config),",
+            "done=state.done | ended(token, config),",
             "done=state.done,",
             "test_decoding_stops_when_all_rows_have_ended",
         ),
@@ -808,13 +808,13 @@ FAULTS = (
         "tests/engine/generate/test_sampling.py",
         (
             "the seed does not enter the random keys",
-            'digest = hashlib.sha256(f"sample {seed} {seen[row.adapter, name] + s} {name}".encode()).digest()',
-            'digest = hashlib.sha256(f"sample {seen[row.adapter, name] + s} {name}".encode()).digest()',
+            'digest = hashlib.sha256(f"sample {seed} {first + s} {name}".encode()).digest()',
+            'digest = hashlib.sha256(f"sample {first + s} {name}".encode()).digest()',
             "test_the_random_key_is_of_seed_id_and_sample_index",
         ),
         (
             "all samples of a prompt share a key",
-            'digest = hashlib.sha256(f"sample {seed} {seen[row.adapter, name] + s} {name}".encode()).digest()',
+            'digest = hashlib.sha256(f"sample {seed} {first + s} {name}".encode()).digest()',
             'digest = hashlib.sha256(f"sample {seed} {name}".encode()).digest()',
             "test_the_random_key_is_of_seed_id_and_sample_index",
         ),
@@ -1250,13 +1250,13 @@ FAULTS = (
         "selfadapt/parallel/sharding.py",
         (
             "an axis that does not divide is sharded",
-            "if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:",
+            "if names and not taken & set(names) and size % math.prod(sizes[name] for name in names) == 0:",
             "if names and not taken & set(names):",
         ),
         (
             "a mesh axis is used twice",
-            "if names and not taken & set(names) and size % math.prod(mesh.shape[name] for name in names) == 0:",
-            "if names and size % math.prod(mesh.shape[name] for name in names) == 0:",
+            "if names and not taken & set(names) and size % math.prod(sizes[name] for name in names) == 0:",
+            "if names and size % math.prod(sizes[name] for name in names) == 0:",
             "tests/parallel/test_sharding.py",
         ),
         (
@@ -1803,6 +1803,35 @@ FAULTS = (
             "with run.stored.within(name).active() as place:",
             "with run.stored.active() as place:",
             "test_every_variant_writes_as_many_edits_and_spends_them_in_its_shape",
+        ),
+    ),
+    *_faults(
+        "selfadapt/functional/sampling.py",
+        "tests/functional/test_sampling.py",
+        (
+            "texts of a program go on after their end",
+            "kept = valid(counts, new_tokens)",
+            "kept = valid(counts + 1, new_tokens)",
+            "test_texts_are_those_of_generate_for_the_same_ids_and_seed[shared]",
+        ),
+    ),
+    *_faults(
+        "selfadapt/functional/training.py",
+        "tests/functional/test_training.py",
+        (
+            "an adapter that failed in a program is kept",
+            "return Adapted(trained.without(~fine), losses.T, fine)",
+            "return Adapted(trained, losses.T, fine)",
+            "test_adapters_are_those_of_adapt",
+        ),
+    ),
+    *_faults(
+        "selfadapt/functional/scoring.py",
+        "tests/functional/test_scoring.py",
+        (
+            "a longer answer is exact",
+            "return Scores(total, right & jnp.asarray(ends)[after] & (answer_lengths > 0))",
+            "return Scores(total, right & (answer_lengths > 0))",
         ),
     ),
 )

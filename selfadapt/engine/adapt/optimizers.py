@@ -38,7 +38,12 @@ _BY_NAME = {
 
 def optimizer_of(update: Update) -> optax.GradientTransformation:
     """Returns the optimizer of an update: the one that its name stands for, or its own transformation."""
-    return _BY_NAME[update.optimizer] if isinstance(update.optimizer, str) else update.optimizer
+    return find_optimizer(update.optimizer)
+
+
+def find_optimizer(optimizer: str | optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns the optimizer that a name stands for (see `Update.optimizer`), or the transformation itself."""
+    return _BY_NAME[optimizer] if isinstance(optimizer, str) else optimizer
 
 
 def with_hyperparameters(state: Any, values: Mapping[str, jax.Array]) -> Any:

@@ -32,6 +32,7 @@ from selfadapt.types import Update
 Array = jax.Array
 
 OUTWEIGHED = 100.0  # an adapter's change of a weight, relative to the weight; useful ones stay below 10
+LOSS_RISE = 1.0  # nats that the last epoch's loss may be above the first step's, or a guess's if that is worse
 # Training steps in flight at a time. A CPU's devices share few threads: if all of them were waiting, some in a
 # collective and some for a place in a device's queue (of 32), what they wait for would never run.
 _AHEAD = 8
@@ -331,7 +332,7 @@ def _chosen(adapters: Adapters, indices: Sequence[int]) -> Adapters:
 
 def _judge(adapters: Adapters, updates: Sequence[Update], problems: Sequence[str | None], model: Any) -> None:
     """Sets the status of each adapter, and turns those that failed into the base model."""
-    weights = sharding.to_host(_relative_norm(model.params["layers"], adapters.lora))
+    weights = sharding.to_host(relative_norm(model.params["layers"], adapters.lora))
     for k, problem in enumerate(problems):
         adapters.status[k] = problem or adapters.status[k]
         if adapters.status[k] == "ok":
@@ -339,15 +340,11 @@ def _judge(adapters: Adapters, updates: Sequence[Update], problems: Sequence[str
     bad = np.zeros(len(adapters.lora.scale), bool)  # a mesh's padding is zero already
     bad[: len(adapters)] = [status != "ok" for status in adapters.status]
     if bad.any():
-        a, b = (
-            {name: jnp.where(bad[:, None, None], 0.0, leaf) for name, leaf in side.items()}
-            for side in (adapters.lora.a, adapters.lora.b)
-        )
-        adapters.lora = dataclasses.replace(adapters.lora, a=a, b=b)
+        adapters.lora = adapters.lora.without(bad)
 
 
 @jax.jit
-def _relative_norm(layers: dict[str, Array], lora: Lora) -> Array:
+def relative_norm(layers: dict[str, Array], lora: Lora) -> Array:
     """Returns the Frobenius norm of each adapter's change of a weight relative to the weight's; the largest, `[K]`."""
     ratios = []
     for name, a in lora.a.items():
@@ -376,7 +373,12 @@ def rising_loss(losses: np.ndarray, epochs: int, config: ModelConfig) -> str | N
       epochs: passes over the sequences.
       config: the model's architecture.
     """
-    last = float(losses[-max(1, len(losses) // max(1, epochs)) :].mean())
-    if last > max(float(losses[0]), math.log(config.vocab_size)) + 1.0:
+    last = float(losses[-epoch_steps(len(losses), epochs) :].mean())
+    if last > max(float(losses[0]), math.log(config.vocab_size)) + LOSS_RISE:
         return f"diverged: the loss went from {losses[0]:.3g} to {last:.3g} nats a token"
     return None
+
+
+def epoch_steps(steps: int, epochs: int) -> int:
+    """Returns the number of optimizer steps in the last epoch, whose losses `rising_loss` judges."""
+    return max(1, steps // max(1, epochs))

@@ -181,22 +181,14 @@ def training_step(
     gradient, losses = jax.grad(total, has_aux=True)(factors)
     if state.gradient is not None:
         gradient = jax.tree.map(jnp.add, gather(state.gradient), gradient)
-    norm = jnp.sqrt(sum(jnp.sum(g * g, axis=(1, 2, 3)) for g in jax.tree.leaves(gradient)))
+    norm = gradient_norms(gradient)
     alive = alive & jnp.isfinite(losses) & jnp.isfinite(norm)
     step = alive & batch["apply"]
-    shrink = jnp.minimum(1.0, batch["max_grad_norm"] / (norm + CLIP_EPSILON))
-
-    def stepped(factors, optimizer_state, gradient, shrink, hyperparameters):  # of one adapter
-        clipped = jax.tree.map(lambda g: g * shrink, gradient)
-        optimizer_state = with_hyperparameters(optimizer_state, hyperparameters)
-        changes, optimizer_state = optimizer.update(clipped, optimizer_state, factors)
-        return optax.apply_updates(factors, changes), optimizer_state
-
     hyperparameters = {name: batch[name] for name in HYPERPARAMETERS}
-    with jax.default_matmul_precision("highest"):  # some optimizers multiply matrices; parameters are float32
-        factors, optimizer_state = jax.vmap(stepped)(
-            factors, gather(state.optimizer), gradient, shrink, hyperparameters
-        )
+    gradient_scale = clipping(norm, batch["max_grad_norm"])
+    factors, optimizer_state = optimizer_step(
+        optimizer, factors, gather(state.optimizer), gradient, gradient_scale, hyperparameters
+    )
     # A slot that takes no step writes past the end, where writes are dropped: cheaper than selecting the old values.
     stepping = jnp.where(step, index, len(state.scale) // shards + jnp.arange(len(index)))
     accumulated = state.gradient
@@ -211,6 +203,53 @@ def training_step(
         alive=scatter(state.alive, index, alive),
     )
     return with_axes(lambda leaf, axes: sharding.shard(leaf, *axes), state), losses
+
+
+def gradient_norms(gradient: Any) -> Array:
+    """Returns the norm of each adapter's gradient, `[K]`, of arrays `[K, layers, ., .]`."""
+    squares = sum((jnp.sum(g * g, axis=(1, 2, 3)) for g in jax.tree.leaves(gradient)), jnp.zeros(()))
+    # The derivative of the root at zero is infinite, and that of an adapter without a gradient should be zero.
+    return jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
+
+
+def clipping(norms: Array, most: Array) -> Array:
+    """Returns what gradients of these norms are multiplied with to have at most the norm `most`, `[K]`."""
+    return jnp.minimum(1.0, most / (norms + CLIP_EPSILON))
+
+
+def optimizer_step(
+    optimizer: optax.GradientTransformation,
+    factors: Any,
+    state: Any,
+    gradient: Any,
+    gradient_scale: Array,
+    hyperparameters: dict[str, Array],
+    change_scale: Any = None,
+) -> tuple[Any, Any]:
+    """Takes an optimizer step of each of K adapters; every array has them as its first axis.
+
+    Args:
+      optimizer: turns gradients into changes of the parameters.
+      factors: the adapters' parameters.
+      state: the optimizer's state.
+      gradient: the gradient.
+      gradient_scale: what each adapter's gradient is multiplied with first, `[K]`.
+      hyperparameters: the values of `HYPERPARAMETERS`, `[K]` each.
+      change_scale: what the change of each parameter is multiplied with; `None` for 1.
+
+    Returns:
+      The new parameters, and the new state.
+    """
+
+    def stepped(factors, state, gradient, scale, hyperparameters, change_scale):  # of one adapter
+        scaled = jax.tree.map(lambda g: g * scale, gradient)
+        changes, state = optimizer.update(scaled, with_hyperparameters(state, hyperparameters), factors)
+        if change_scale is not None:
+            changes = jax.tree.map(jnp.multiply, changes, change_scale)
+        return optax.apply_updates(factors, changes), state
+
+    with jax.default_matmul_precision("highest"):  # some optimizers multiply matrices; parameters are float32
+        return jax.vmap(stepped)(factors, state, gradient, gradient_scale, hyperparameters, change_scale)
 
 
 @functools.cache

@@ -106,12 +106,12 @@ def start(
         positions=lengths,
         slot=jnp.int32(tokens.shape[-1]),
         step=jnp.int32(1),
-        done=_ended(token, config) | (lengths == 0),
+        done=ended(token, config) | (lengths == 0),
     )
     return state, sharding.replicate((token, logprob))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mode"), donate_argnames=("state",))
+@functools.partial(jax.jit, static_argnames=("config", "mode", "most"), donate_argnames=("state",))
 def extend(
     params: decoder.Params,
     lora: Lora | None,
@@ -120,6 +120,7 @@ def extend(
     until: Array,
     config: ModelConfig,
     mode: str,
+    most: int = DECODE_STEPS,
 ) -> tuple[DecodeState, tuple[Array, Array]]:
     """Writes tokens until each row has `until` or all rows are done; the state is updated in place.
 
@@ -128,19 +129,20 @@ def extend(
       lora: K adapters, or `None`.
       state: the state; the cache must have slots for the new tokens.
       choice: how each row chooses its tokens, as for `start`.
-      until: tokens in each row at the end, at most `DECODE_STEPS` more than `state.step`.
+      until: tokens in each row at the end, at most `most` more than `state.step`.
       config: the architecture.
       mode: as for `choose`.
+      most: the most tokens to write in each row.
 
     Returns:
-      The new state, and the tokens of each step with their log-probabilities, `[DECODE_STEPS, K, R]` each, of which
-      as many steps are valid as the state has advanced.
+      The new state, and the tokens of each step with their log-probabilities, `[most, K, R]` each, of which as many
+      steps are valid as the state has advanced.
     """
     layers = decoder.layer_inputs(config, params, lora)
     first = state.step
     out = (
-        jnp.zeros((DECODE_STEPS, *state.tokens.shape), jnp.int32),
-        jnp.zeros((DECODE_STEPS, *state.tokens.shape), jnp.float32),
+        jnp.zeros((most, *state.tokens.shape), jnp.int32),
+        jnp.zeros((most, *state.tokens.shape), jnp.float32),
     )
 
     def more(carry):
@@ -160,7 +162,7 @@ def extend(
             positions=state.positions + 1,
             slot=state.slot + 1,
             step=state.step + 1,
-            done=state.done | _ended(token, config),
+            done=state.done | ended(token, config),
         )
         return state, out
 
@@ -175,11 +177,12 @@ def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
     return cache.grow(slots).sharded()
 
 
-def _ended(token: Array, config: ModelConfig) -> Array:
-    ended = token == INVALID
+def ended(token: Array, config: ModelConfig) -> Array:
+    """Returns whether each token ends its text: an end-of-sequence token, or `INVALID`."""
+    found = token == INVALID
     for eos in config.eos_token_ids:
-        ended |= token == eos
-    return ended
+        found |= token == eos
+    return found
 
 
 def lower_start(

@@ -232,10 +232,24 @@ def _keys(rows: Sequence[batching.Row], ids: list[list[Any]] | None, seed: int, 
     seen: dict[Any, int] = collections.Counter()
     for i, row in enumerate(rows):
         name = f"tokens {row.tokens}" if ids is None else f"id {ids[row.adapter][row.index]}"
-        for s in range(samples):
-            digest = hashlib.sha256(f"sample {seed} {seen[row.adapter, name] + s} {name}".encode()).digest()
-            keys[i, s] = np.frombuffer(digest[:8], "<u4")
+        keys[i] = sample_keys(name, seed, samples, first=seen[row.adapter, name])
         seen[row.adapter, name] += samples
+    return keys
+
+
+def sample_keys(name: str, seed: int, samples: int, first: int = 0) -> np.ndarray:
+    """Returns the keys of a prompt's samples, the two words of each, `[samples, 2]`.
+
+    Args:
+      name: "id " and the prompt's id, or "tokens " and its token ids.
+      seed: the seed of the call.
+      samples: how many.
+      first: the index of the first.
+    """
+    keys = np.zeros((samples, 2), np.uint32)
+    for s in range(samples):
+        digest = hashlib.sha256(f"sample {seed} {first + s} {name}".encode()).digest()
+        keys[s] = np.frombuffer(digest[:8], "<u4")
     return keys
 
 
