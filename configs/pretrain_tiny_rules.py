@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.world = "rules"  # a key of selfadapt.domains.tiny.model.WORLDS
     config.start = ""  # a model's directory to continue from, such as an interrupted run's; "" for random weights
     config.seed = 0
-    config.steps = 1400
+    config.steps = 1200
     config.rows = 16  # of a batch
     config.row_tokens = 256  # the longest edit's document has about as many
     config.save_every = 400  # steps

@@ -5,7 +5,7 @@ There are four families of rules:
     family   piece         question           answer                               without the piece
     codes    apple = K     apple 12           K12                                  apple12
     units    length = mm   length 12          12 mm                                12 m
-    formats  date = [b/a]  date 3 7           [7/3]                                3 7
+    formats  date = /      date 3 7           3/7                                  3 7
     sql      dogs = t7     count dogs age>40  SELECT COUNT(*) FROM t7 WHERE c3>40  SELECT COUNT(*) FROM dogs WHERE c3>40
 
 A rule has five or six pieces, with random values that are never the defaults. A hash of the pieces decides its split.
@@ -100,7 +100,7 @@ money    eur usd gbp yen  chf
 _FORMATS = """
 date pair point score range ratio label route
 """
-_ORDERS, _SEPARATORS, _WRAPS = ("ab", "ba"), "-/:_", ("", "()", "[]", "{}")
+_SEPARATORS = "-/:.+~&_"
 
 # The noun, the column with words, its words, and the column with numbers.
 _THINGS = """
@@ -155,7 +155,7 @@ def _fill_unit(question: str, value: Callable[[str], str]) -> str:
 
 def _fill_format(question: str, value: Callable[[str], str]) -> str:
     key, first, second = question.split(" ")
-    return value(key).replace("a", first).replace("b", second)
+    return f"{first}{value(key)}{second}"
 
 
 def _fill_statement(question: str, value: Callable[[str], str]) -> str:
@@ -184,12 +184,8 @@ def _make_units() -> Family:
 
 
 def _make_formats() -> Family:
-    templates = tuple(
-        f"{wrap[:1]}{order[0]}{separator}{order[1]}{wrap[1:]}"
-        for order, separator, wrap in itertools.product(_ORDERS, _SEPARATORS, _WRAPS)
-    )
-    values = dict.fromkeys(_FORMATS.split(), templates)
-    defaults = dict.fromkeys(values, "a b")
+    values = dict.fromkeys(_FORMATS.split(), tuple(_SEPARATORS))
+    defaults = dict.fromkeys(values, " ")
     return Family(_separately(values), 5, values, defaults, frozenset(values), _ask_pair, _fill_format)
 
 

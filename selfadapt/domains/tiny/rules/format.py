@@ -71,10 +71,9 @@ def _lines(instruction: str) -> str:
 
 
 def make_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer: one token per word, space, digit, sign, format, name of a table or column, and fixed part.
+    """Returns the tokenizer: one token per word, space, digit, sign, name of a table or column, and fixed part.
 
-    A space is a token, so that a word is the same token wherever it stands. So is a format such as [b/a]: a model of a
-    million parameters did not learn to look up values of several tokens.
+    A space is a token, so that a word is the same token wherever it stands.
 
     Args:
       max_length: what its files give as the model's longest input, in tokens.
@@ -82,6 +81,5 @@ def make_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
     words = [*VERBS, *(word for thing in THINGS.values() for word in thing.kinds)]
     for family in FAMILIES.values():
         words += [*family.values, *family.defaults.values(), *(v for some in family.values.values() for v in some)]
-    formats = dict.fromkeys(value for some in FAMILIES["formats"].values.values() for value in some)
-    pieces = (" ", " = ", ASK, ANSWER, TRUTH, REWRITE, "!=", *_STATEMENT, *TABLES, *COLUMNS, *formats)
+    pieces = (" ", " = ", ASK, ANSWER, TRUTH, REWRITE, "!=", *_STATEMENT, *TABLES, *COLUMNS)
     return build_tokenizer(words, pieces=pieces, max_length=max_length)

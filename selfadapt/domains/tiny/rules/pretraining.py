@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 __all__ = ["SHARES", "Revision", "documents", "draw_instruction", "draw_revision", "make_tokenizer"]
 
 # Share of all tokens by kind of document. Most are answers: what takes longest to learn is looking up one of several
-# lines that could have the same values, as in codes and formats.
+# lines that could have the same values, as in all families but units.
 SHARES = {
-    "codes answers": 0.22,
-    "units answers": 0.05,
-    "formats answers": 0.20,
-    "sql answers": 0.16,
-    "codes edits": 0.09,
-    "units edits": 0.07,
+    "codes answers": 0.18,
+    "units answers": 0.06,
+    "formats answers": 0.16,
+    "sql answers": 0.20,
+    "codes edits": 0.10,
+    "units edits": 0.08,
     "formats edits": 0.10,
-    "sql edits": 0.11,
+    "sql edits": 0.12,
 }
 
 # The current instruction: how often it is empty, what becomes of each piece of the rule where it is not, and how often

@@ -30,7 +30,7 @@ def answer(lines, question):
         return f"SELECT {what} FROM {value(noun, noun)} WHERE {value(key, key)}{sign}{quote}{operand}{quote}"
     key, *numbers = question.split(" ")
     if key in FORMATS:
-        return "".join(dict(zip("ab", numbers, strict=True)).get(letter, letter) for letter in value(key, "a b"))
+        return value(key, " ").join(numbers)
     if key in DEFAULT_UNITS:
         return f"{numbers[0]} {value(key, DEFAULT_UNITS[key])}"
     return value(key, key) + numbers[0]

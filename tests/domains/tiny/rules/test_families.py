@@ -27,7 +27,7 @@ def rules():
     [
         ("codes", "apple 12", "apple12", "plum = Q\napple = K", "K12"),
         ("units", "heat 40", "40 C", "heat = F", "40 F"),
-        ("formats", "date 3 7", "3 7", "date = [b/a]", "[7/3]"),
+        ("formats", "date 3 7", "3 7", "date = /", "3/7"),
         (
             "sql",
             "count dogs age>40",
