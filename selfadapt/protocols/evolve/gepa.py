@@ -156,8 +156,9 @@ class _Run:
     def evaluate(self, batch: Sequence[Problem], candidate: Mapping[str, str], capture_traces: bool = False) -> Any:
         """Returns the answers to problems; a candidate that makes prompts too long has no answers and no rewards."""
         del capture_traces
+        every = (*self._environment.holdout, *self._environment.pool)
         try:
-            self._room.check_answers(self._environment, candidate[COMPONENT], [*self._environment.holdout, *batch])
+            self._room.check_answers(self._environment, candidate[COMPONENT], every)
         except InvalidEdit as error:
             self.invalid[self._iteration] = (candidate[COMPONENT], str(error))
             lines = [Evaluated(problem, "", Verdict(0.0, str(error))) for problem in batch]

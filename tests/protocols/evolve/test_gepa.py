@@ -77,7 +77,16 @@ def test_gepa_takes_as_many_answers_as_a_tree_or_a_few_less(finished):
 
 def test_runs_are_the_same_alone_and_in_a_batch_and_after_an_interruption(finished, config_of, generate, tmp_path):
     whole, workdir, calls = finished
-    evaluate(config_of(evaluation__contexts=1, **GEPA), tmp_path / "alone")
+    ids = []
+
+    def recorded(prompt, id, sample):
+        ids.append(id)
+        return following.piece_by_piece(prompt, id, sample)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "edit", recorded)
+        evaluate(config_of(evaluation__contexts=1, **GEPA), tmp_path / "alone")
+    assert ids == [f"gepa rules-heldout-0-0 {number}" for number in range(1, len(ids) + 1)]
     assert trees(tmp_path / "alone", 1)[0].to_json() == trees(workdir)[0].to_json()
     first = len(generate.calls)
 
@@ -97,15 +106,21 @@ def test_runs_are_the_same_alone_and_in_a_batch_and_after_an_interruption(finish
 
 def test_an_editor_that_is_asked_in_words_gets_gepas_prompt(config_of, tmp_path, monkeypatch):
     monkeypatch.setenv("CHAT_KEY", "sk-1")
-    line = "apple = K\nplum = C"
-    with Server(lambda body: f"Some thought.\n```\n{line}\n```") as server:
+    line, long = "apple = K\nplum = C", "plum = C" + "\nplum = C" * 200
+
+    def reply(body):
+        return f"Some thought.\n```\n{long if body['seed'] % 2 else line}\n```"
+
+    with Server(reply) as server:
         endpoint = {"url": server.url, "model": "chat-1", "api_key_env": "CHAT_KEY"}
         changes = {f"protocol__editor_endpoint__{name}": value for name, value in endpoint.items()}
-        changes |= dict(evaluation__contexts=1, domain__tree_rounds=1, protocol__variants=("endpoint_gepa",))
+        changes |= dict(evaluation__contexts=2, domain__tree_rounds=2, protocol__variants=("endpoint_gepa",))
         evaluate(config_of(**changes), tmp_path)
     prompts = [body["messages"][0]["content"] for _, _, body in server.seen]
     assert prompts and all("Feedback" in text and "The right answer is:" in text for text in prompts)
-    assert {edit["text"] for edit in read_jsonl(tmp_path / "edits.jsonl")} == {line}
+    statuses = {edit["text"]: edit["status"] for edit in read_jsonl(tmp_path / "edits.jsonl")}
+    assert statuses.keys() == {line, long} and statuses[line].startswith("no better than its parent")
+    assert statuses[long].startswith("the instruction makes a prompt of ")
 
 
 def test_without_the_package_the_extra_is_named(config_of, monkeypatch):
