@@ -4,8 +4,8 @@ A model of a million parameters reads four demonstrations of a rule on small gri
 augmentations of the demonstrations to train on, how fast, how long and with which loss. Trained by it, it answers
 the task's test. ReST-EM finetunes it on directives that solve tasks which it does not solve in context. The rows
 compare, on held-out tasks, no adaptation (in-context learning), random directives, those of the untrained and of each
-round's policy, the best constant directive, and an oracle's. Over four seeds .18 of the tasks are solved in context,
-.21 with the untrained policy's directives, .33 after two rounds, and .48 with the oracle's (docs/results.md).
+round's policy, the best constant directive, and an oracle's. Over five seeds .17 of the tasks are solved in context,
+.23 with the untrained policy's directives, .33 after two rounds, and .48 with the oracle's (docs/results.md).
 
 Cost: 9 to 11 minutes on 2 CPU cores beside other jobs.
 
