@@ -80,8 +80,9 @@ def _evolve(config: ConfigDict) -> None:
     config.protocol.textgrad.update({"forbid_fewshot": True, "revert_on_worse_holdout": True})
     # OpenAI-compatible endpoints, with the fields of the grader "endpoint". cache: a file; replies in it are not paid
     # for again. parameters: fields of every request as a JSON object, such as {"max_tokens": null} to send none.
+    # timeout: seconds of a request; concurrency: the most requests at once.
     for group in ("editor_endpoint", "student_endpoint"):
-        config.protocol[group] = ConfigDict()
+        config.protocol[group] = ConfigDict({"timeout": 600.0, "concurrency": 8})
         for field in ("url", "model", "api_key_env", "cache", "parameters"):
             config.protocol[group][field] = config_dict.placeholder(str)
         config.protocol[group].max_requests = config_dict.placeholder(int)
