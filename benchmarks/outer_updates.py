@@ -28,7 +28,7 @@ from typing import Any
 from selfadapt import loop
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import Domain, make_domain
+from selfadapt.domains import Domain, Prepared, make_domain
 from selfadapt.errors import InvalidValueError
 from selfadapt.experiment import initial_state
 from selfadapt.files import JsonlWriter, read_jsonl
@@ -36,6 +36,7 @@ from selfadapt.loop import Round, Settings
 from selfadapt.models.policy import State
 from selfadapt.outer import OuterUpdate, Report, make_outer
 from selfadapt.outer.controls import ShuffledRewards
+from selfadapt.telemetry.progress import silent
 from selfadapt.telemetry.statistics import mean_and_stderr, paired_difference
 from selfadapt.types import Task
 
@@ -97,6 +98,8 @@ class Comparison:
         """Loads the models and the held-out tasks of a resolved experiment."""
         state = initial_state(config)
         domain = make_domain(config, state.policy.model, state.student.model)
+        if isinstance(domain, Prepared):
+            domain = domain.prepare(state, silent)
         return cls(config, domain, state, domain.tasks("heldout", config.evaluation.contexts))
 
     @property

@@ -156,6 +156,13 @@ def _knowledge(config: ConfigDict) -> None:
     config.domain.padding = "none"  # "seal": sequences filled to 2048 tokens, as SEAL's code trains
     # A reference row of the evaluation: the student untrained, with the passage in the prompt of each question.
     config.domain.passage_in_prompt = False
+    # The questions of the rounds, which rewards come from: "given" with the passages, or "written": before the first
+    # round the policy writes them and answers them with the passage at hand (docs/knowledge.md). Held-out passages are
+    # asked the given ones.
+    config.domain.questions = "given"
+    # prompt: a key of PROMPTS or a template file. samples: texts of each passage, with temperature, top_p and
+    # max_new_tokens; most: questions kept of a passage, 0 for all.
+    config.domain.written = ConfigDict()
 
 
 def _arc(config: ConfigDict) -> None:

@@ -43,6 +43,9 @@ from selfadapt.types import UNTRAINED, Task, policy_row
 
 REWARDS = ("inner", "proxy", "both")
 LINES = ("metrics.jsonl", "edits.jsonl")
+# What phases count, for the progress display; others count adapters.
+_UNITS = {"sample": "task", "improve": "update", "rate": "edit", "grow trees": "round"}
+_UNITS |= {"write questions": "passage", "answer questions": "question"}
 
 
 def train(
@@ -223,7 +226,7 @@ class _Run:
     @contextlib.contextmanager
     def phase(self, name: str, total: int, label: str, round: int) -> Iterator[Advance]:
         """Shows and measures a phase."""
-        unit = {"sample": "task", "improve": "update", "rate": "edit", "grow trees": "round"}.get(name, "adapter")
+        unit = _UNITS.get(name, "adapter")
         with (
             self.progress.phase(name, total=total, unit=unit, label=f"{label}: {name}") as step,
             self.meters.phase(name, round=round, label=label),

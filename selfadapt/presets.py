@@ -55,6 +55,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "domain.answer_prompt": "full",
         "domain.max_segments": 0,
         "domain.baseline": "unchanged",
+        # SEAL has no written questions: as many as SQuAD has of a passage, twice over.
+        "domain.written.prompt": "questions",
+        "domain.written.samples": 1,
+        "domain.written.temperature": 0.7,
+        "domain.written.top_p": 0.95,
+        "domain.written.max_new_tokens": 512,
+        "domain.written.most": 10,
         **_update("inner"),  # the defaults of `Update` are those of appendix B.3
         **_update(
             "outer.rest_em",
@@ -82,6 +89,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "domain.answer_prompt": "short",
         "domain.max_segments": 8,
         "domain.baseline": "passage",
+        "domain.written.prompt": "notes-questions",
+        "domain.written.samples": 3,
+        "domain.written.temperature": 0.7,
+        "domain.written.top_p": 1.0,
+        "domain.written.max_new_tokens": 128,
+        "domain.written.most": 8,
         **_update(
             "inner",
             rank=8,

@@ -69,13 +69,11 @@ def seal_task(record: Any, where: str) -> Task:
     `pair_completions` and `triple_completions`, if the record has them, are kept as `Task.data`.
 
     Raises:
-      DataError: see `field`; also for an empty passage and for no questions.
+      DataError: see `field`; also for an empty passage.
     """
     title = field(record, "title", str, where)
     context = text(record, "context", where)
     asked = field(record, "questions", list, where)
-    if not asked:
-        raise DataError(f"{where}: 'questions' is empty; a passage without questions cannot be scored, leave it out")
     questions = []
     for i, item in enumerate(asked):
         at = f"{where}, question {i}"

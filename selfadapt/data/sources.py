@@ -18,7 +18,9 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = (".json", ".jsonl", ".parquet")
 
 
-def load_tasks(path: str | os.PathLike, *, split: str | None = None, limit: int | None = None) -> list[Task]:
+def load_tasks(
+    path: str | os.PathLike, *, split: str | None = None, limit: int | None = None, unasked: bool = False
+) -> list[Task]:
     """Loads passages and their questions from a file, a directory, a hub or TFDS.
 
     - `FILE.json`, `FILE.jsonl`: SEAL's records (with completions or without) or SQuAD's rows; `FILE.json` may also be
@@ -33,6 +35,7 @@ def load_tasks(path: str | os.PathLike, *, split: str | None = None, limit: int 
       path: a file, a directory or a name as above.
       split: the split, where the source has several; by default the only one, or "validation".
       limit: the most passages returned, the first ones; `None` for all.
+      unasked: whether records of SEAL's form may have no questions.
 
     Returns:
       The tasks, in the source's order; all records are checked, also those past `limit`.
@@ -58,6 +61,11 @@ def load_tasks(path: str | os.PathLike, *, split: str | None = None, limit: int 
         tasks = _tasks_of(_hub_rows(name, split), name)
     else:
         raise FileNotFoundError(_missing(local))
+    for i, task in enumerate(tasks):
+        if not (task.questions or unasked):
+            raise DataError(
+                f"{name}: record {i}: 'questions' is empty; a passage without questions cannot be scored, leave it out"
+            )
     return tasks[:limit]
 
 

@@ -23,6 +23,8 @@ def protocol(name: str = "continual") -> ConfigDict:
     config = experiment("instructions" if name == "evolve" else "knowledge")
     for field in _OUTER_LOOP:
         del config[field]
+    if config.domain.name == "knowledge":
+        del config.domain.questions, config.domain.written  # of training passages
     config.evaluation = ConfigDict({"contexts": config_dict.placeholder(int)})  # passages that there are to draw from
     config.protocol = ConfigDict({"name": name})
     # What is learned: "none", "passage", "policy", "oracle", or "untrained" (beside a trained policy).

@@ -38,6 +38,7 @@ class Run:
       edits: the records of `edits.jsonl`, checked; empty if there is no such file.
       events: how many events of each name `metrics.jsonl` holds.
       span: the times of the first and the last event, or `None`.
+      questions: `questions.json`, the questions that the policy wrote about training passages, or `None`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Run:
     edits: tuple[dict[str, Any], ...]
     events: dict[str, int]
     span: tuple[str, str] | None
+    questions: dict[str, Any] | None = None
 
     @property
     def policies(self) -> list[str]:
@@ -97,6 +99,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
         edits=tuple(edits),
         events=dict(events),
         span=(times[0], times[-1]) if times else None,
+        questions=_read_json(path) if (path := workdir / "questions.json").exists() else None,
     )
 
 

@@ -75,6 +75,7 @@ def render(run: data.Run) -> str:
         summary_of=functools.partial(_summary_of, number=number),
         verdict=_verdict,
         gold=_gold,
+        questions=run.questions,
         invalid=invalid,
         invalid_count=of_policies if run.edits else sum(row["count"] for row in invalid),
         invalid_others=sum(row["count"] for row in invalid) - of_policies if run.edits else 0,

@@ -1834,4 +1834,42 @@ FAULTS = (
             "return Scores(total, right & (answer_lengths > 0))",
         ),
     ),
+    *_faults(
+        "selfadapt/domains/knowledge/questions.py",
+        "tests/domains/knowledge/test_questions.py",
+        (
+            "a question's own answer is part of it",
+            'asked = _ANSWER.sub("", line)',
+            "asked = line",
+            "test_questions_are_found_in_lines_with_or_without_headings_and_answers",
+        ),
+        (
+            "written questions are answered without the passage",
+            "return answer_prompt(question, title=task.title, style=self.answer_style, context=task.context)",
+            "return answer_prompt(question, title=task.title, style=self.answer_style)",
+            "test_different_questions_are_answered_with_the_passage_and_others_are_dropped_with_counts",
+        ),
+        (
+            "passages without a question stay in their rounds",
+            "if questions := self.about[task.id].questions:",
+            "if (questions := self.about[task.id].questions) is not None:",
+            "test_rounds_ask_written_questions_and_leave_out_passages_without_any_and_the_evaluation_asks_the_given",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/knowledge/domain.py",
+        "tests/domains/knowledge/test_questions.py",
+        (
+            "the evaluation asks written questions",
+            'if self.writer is None or split != "train":',
+            "if self.writer is None:",
+            "test_rounds_ask_written_questions_and_leave_out_passages_without_any_and_the_evaluation_asks_the_given",
+        ),
+        (
+            "a round without questions is found out in the middle of a run",
+            "written.ask(tasks)  # raises now",
+            "pass",
+            "test_a_round_without_any_question_is_an_error_that_names_what_to_change",
+        ),
+    ),
 )

@@ -343,6 +343,18 @@ def test_a_workdir_without_a_finished_run_is_a_clear_error(tmp_path, workdir):
         report.write_report(workdir)
 
 
+def test_written_questions_are_shown_with_what_was_dropped(workdir):
+    assert "What the policy asked" not in Page((report.write_report(workdir)).read_text()).text
+    counts = {"passages": 5, "passages without a question": 1, "questions": 17, "dropped": {"duplicate": 23}}
+    about = {"task": "a", "title": "", "context": HOSTILE, "written": [{"question": HOSTILE, "answer": "so"}]}
+    write_json(workdir / "questions.json", {"counts": counts, "passages": [about | {"given": [], "dropped": {}}]})
+    page = Page(report.write_report(workdir).read_text())
+    assert "17 questions that the untrained policy wrote about 5 training passages" in page.text
+    assert "1 passages without a usable question were left out" in page.text
+    assert "duplicate 23" in page.text and not page.unbalanced
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+
+
 def test_ratings_of_texts_are_a_table_where_a_round_has_them(workdir):
     assert "Ratings of texts" not in report.write_report(workdir).read_text()
     row = {"round": 1, "reward_mean": 0.4, "reward_best": 0.5, "proxy_mean": 0.625, "inner_mean": 0.5}

@@ -7,18 +7,21 @@ turned into training sequences by SEAL's rules, answers graded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfadapt.domains.base import Applied
 from selfadapt.domains.common import count_tokens, fits, inner_update, surely_fits
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.knowledge.judges import make_grader, make_rubric
+from selfadapt.domains.knowledge.questions import FILE, ORIGINS, QuestionWriter, Written
 from selfadapt.domains.knowledge.sequences import SPLITS, after_marker, training_sequences
 from selfadapt.domains.knowledge.sources import TaskSource, make_source
 from selfadapt.errors import InvalidEdit, UserError
 from selfadapt.graders import GradeItem, Grader, Ratings, Rubric
 from selfadapt.models.model import Model
+from selfadapt.models.policy import State
+from selfadapt.telemetry.progress import Phase
 from selfadapt.templates import SUFFIX, chat_text
 from selfadapt.types import ContextEdit, Task, TokenSequence, Update
 
@@ -30,19 +33,21 @@ PASSAGE_IN_PROMPT = "passage in prompt"  # the row's name
 
 @dataclasses.dataclass(frozen=True)
 class EditPrompts:
-    """Writes the prompts for edits.
+    """Writes the prompts for edits, or for questions.
 
     Attributes:
       policy: the model that writes edits, for its tokenizer and context.
       template: key or text of the prompt; see `prompts.edit_prompt`.
       chat: whether the prompt is a chat, for instruct models.
       edit_tokens: the most tokens of an edit; prompt and edit share the policy's context.
+      group: the config's group of fields that sets it.
     """
 
     policy: Model
     template: str
     chat: bool
     edit_tokens: int
+    group: str = "sampling"
 
     def write(self, task: Task) -> str:
         """Returns the prompt for an edit of a passage."""
@@ -60,9 +65,9 @@ class EditPrompts:
         if not self.fits(task):
             raise UserError(
                 f"{source}: the passage {task.title!r} ({task.id}) makes an edit prompt of {self._tokens(task)} "
-                f"tokens, and with config.sampling.max_new_tokens={self.edit_tokens} the model's context of "
+                f"tokens, and with config.{self.group}.max_new_tokens={self.edit_tokens} the model's context of "
                 f"{self.policy.config.max_position_embeddings} leaves {self._limit}; set config.data.skip_long=True to "
-                "leave such passages out, or lower config.sampling.max_new_tokens"
+                f"leave such passages out, or lower config.{self.group}.max_new_tokens"
             )
 
     @property
@@ -92,6 +97,8 @@ class Knowledge:
       answer_tokens: the most tokens of an answer; with a passage in the prompt, they share the student's context.
       passage_in_prompt: whether the evaluation has a row of the student that reads the passage with each question.
       rubric: rates edits, where rewards are made of ratings.
+      writer: writes the questions of the rounds, where they are not given.
+      written: the questions that it wrote; `None` before `prepare`.
     """
 
     student: Model
@@ -108,9 +115,14 @@ class Knowledge:
     answer_tokens: int = 64
     passage_in_prompt: bool = False
     rubric: Rubric | None = None
+    writer: QuestionWriter | None = None
+    written: Written | None = None
 
     def tasks(self, split: str, count: int, round: int = 0) -> list[Task]:
         """Returns passages: new ones each round for "train", always the same for "heldout".
+
+        Where questions are written, those to train on have these once `prepare` was called, and a passage without any
+        is left out.
 
         Raises:
           UserError: there are too few passages, or one does not fit into the policy's context.
@@ -118,7 +130,30 @@ class Knowledge:
         tasks = self.source.tasks(split, count, round)
         for task in tasks:
             self.edit_prompts.check(task, self.source.name)
-        return tasks
+        if self.writer is None or split != "train":
+            return tasks
+        for task in tasks:
+            self.writer.prompts.check(task, self.source.name)
+        return tasks if self.written is None else self.written.ask(tasks)
+
+    def prepare(self, state: State, phase: Phase) -> Knowledge:
+        """Returns the domain with the questions that the policy writes about the training passages of all rounds.
+
+        Raises:
+          InvalidValueError: it wrote none about all passages of a round.
+        """
+        if self.writer is None:
+            return self
+        rounds = [self.tasks("train", self.writer.contexts, number) for number in range(self.writer.rounds)]
+        distinct = {task.id: task for tasks in rounds for task in tasks}
+        written = self.writer.write(state.policy, list(distinct.values()), phase)
+        for tasks in rounds:
+            written.ask(tasks)  # raises now
+        return dataclasses.replace(self, written=written)
+
+    def artifacts(self) -> Mapping[str, Any]:
+        """Returns the written questions, `questions.json`, if there are any."""
+        return {} if self.written is None else {FILE: self.written.to_json()}
 
     def edit_prompt(self, task: Task) -> str:
         """Returns the prompt for an edit of a passage."""
@@ -252,7 +287,10 @@ def make(config: Any, policy: Model, student: Model | None = None, *, source: Ta
     """
     student = policy if student is None else student
     fields = config.domain
-    for field, allowed in (("split", SPLITS), ("baseline", BASELINES), ("padding", PADDINGS)):
+    choices = {"split": SPLITS, "baseline": BASELINES, "padding": PADDINGS}
+    if "questions" in fields:  # an evaluation has no training passages to ask about
+        choices["questions"] = ORIGINS
+    for field, allowed in choices.items():
         if fields[field] not in allowed:
             raise UserError(f"config.domain.{field} is {fields[field]!r}; it must be one of {', '.join(allowed)}")
     if fields.max_segments < 0:
@@ -264,32 +302,38 @@ def make(config: Any, policy: Model, student: Model | None = None, *, source: Ta
             f"config.domain.chat is True, and the tokenizer of {config.model} has no chat template; set it to "
             "False, or use an instruct model"
         )
-    template, answer_prompt = fields.prompt, fields.answer_prompt
-    if template.endswith(SUFFIX):
-        template = prompts.load_edit_template(template, field="config.domain.prompt")
+    answer_prompt = fields.answer_prompt
+    template = _template(fields.prompt, "config.domain.prompt")
     if answer_prompt.endswith(SUFFIX):
         answer_prompt = prompts.load_answer_template(answer_prompt, field="config.domain.answer_prompt")
-    prompts.edit_prompt(template, title="", context="")  # raises for an unknown key
     prompts.answer_prompt("", style=answer_prompt)
     if answer_prompt == "cot" and any("\n" in stop for stop in config.answer.stop):
         raise UserError(
             "config.domain.answer_prompt is 'cot', and config.answer.stop has a line break, which would end the "
             "thoughts before the answer; set config.answer.stop=() and config.answer.max_new_tokens to some hundreds"
         )
-    writer = EditPrompts(policy, template, fields.chat, config.sampling.max_new_tokens)
+    edit_prompts = EditPrompts(policy, template, fields.chat, config.sampling.max_new_tokens)
     update = inner_update(config, student.config)
+    writer = None
+    if fields.get("questions") == "written":
+        own = fields.written
+        asking = _template(own.prompt, "config.domain.written.prompt")
+        asked = EditPrompts(policy, asking, fields.chat, own.max_new_tokens, "domain.written")
+        writer = QuestionWriter.of(config, asked, answer_prompt)
     if source is None:
+        used = [edit_prompts] if writer is None else [edit_prompts, writer.prompts]
 
         def keep(task: Task) -> bool:
             if not config.data.skip_long:
-                writer.check(task, config.data.path)
-            return writer.fits(task)
+                for each in used:
+                    each.check(task, config.data.path)
+            return all(each.fits(task) for each in used)
 
         source = make_source(config, keep)
     return Knowledge(
         student=student,
         source=source,
-        edit_prompts=writer,
+        edit_prompts=edit_prompts,
         answer_prompt=answer_prompt,
         split=fields.split,
         max_segments=fields.max_segments or None,
@@ -301,4 +345,12 @@ def make(config: Any, policy: Model, student: Model | None = None, *, source: Ta
         answer_tokens=config.answer.max_new_tokens,
         passage_in_prompt=fields.passage_in_prompt,
         rubric=None if config.get("reward", "inner") == "inner" else make_rubric(config, policy, source),
+        writer=writer,
     )
+
+
+def _template(given: str, field: str) -> str:
+    """Returns a key of `prompts.PROMPTS`, or the text of a template file; raises UserError if it is neither."""
+    template = prompts.load_edit_template(given, field=field) if given.endswith(SUFFIX) else given
+    prompts.edit_prompt(template, title="", context="")  # raises for an unknown key
+    return template

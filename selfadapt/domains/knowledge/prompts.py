@@ -76,6 +76,16 @@ PROMPTS: dict[str, Prompt] = {
     "none": Prompt("{title}\n{context}\n", "{title}\n{context}"),
     # What the embedded model was pretrained on; short, since its context is.
     "notes": Prompt("{title}\n{context}\nNotes:\n", "{title}\n{context}\n\nTake notes."),
+    # For `config.domain.written.prompt`; the second makes the embedded model begin its notes with a question.
+    "questions": _prompt(
+        "Below is a passage. Write questions about its facts, each with one short answer. Name what you ask about, so "
+        "that whoever has not seen the passage understands the question.",
+        "Question 1: ",
+        'Number them: write each as "Question 1:" on a line of its own, without the answer.',
+    ),
+    "notes-questions": Prompt(
+        "{title}\n{context}\nNotes:\nQuestion:", "{title}\n{context}\n\nTake notes as questions."
+    ),
 }
 # The answer prompts: with an instruction, the bare form that the embedded model was pretrained on, and with reasoning
 # before the answer.

@@ -105,18 +105,26 @@ def read_passages(config: Any, keep: Callable[[Task], bool]) -> Passages:
 
     Both are put in SEAL's random order, if `config.data.shuffle` is set. Without `eval_path`, the first
     `config.evaluation.contexts` passages are held out; with it, passages that are in both files are not trained on.
+    Passages to train on need no questions where `config.domain.questions` is "written".
 
     Raises:
-      UserError: a file cannot be read, or `keep` raises it.
+      UserError: a file cannot be read, a held-out passage has no questions, or `keep` raises it.
     """
+    written = config.domain.get("questions") == "written"
 
-    def read(path: str, split: str | None = None) -> list[Task]:
-        tasks = data.load_tasks(path, split=split)
+    def read(path: str, split: str | None = None, unasked: bool = False) -> list[Task]:
+        tasks = data.load_tasks(path, split=split, unasked=unasked)
         if config.data.shuffle:
             tasks = data.seal_subset(tasks, len(tasks))
         return [task for task in tasks if keep(task)]
 
-    tasks = read(config.data.path, config.data.split or None)
+    tasks = read(config.data.path, config.data.split or None, written)
     given = read(config.data.eval_path) if config.data.eval_path else None
     train, heldout = data.hold_out(tasks, given, config.evaluation.contexts)
+    for task in heldout:
+        if not task.questions:
+            raise UserError(
+                f"config.data.path: {config.data.path}: the passage {task.title!r} ({task.id}) is held out and has no "
+                "questions; name a file of passages with questions in config.data.eval_path"
+            )
     return Passages(config.data.path, train, heldout, config.seed)

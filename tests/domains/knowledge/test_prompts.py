@@ -19,7 +19,7 @@ from selfadapt.errors import UserError
 
 def test_every_prompt_holds_title_and_passage_in_both_forms():
     keys = {"implications", "implications-long", "implications-very-long", "implications-cot"}
-    keys |= {"rewrite", "self-qa", "none", "notes"}
+    keys |= {"rewrite", "self-qa", "none", "notes", "questions", "notes-questions"}
     assert set(PROMPTS) == keys
     for key in keys:
         base = edit_prompt(key, title="Ada {x}", context="She {0} wrote.")
