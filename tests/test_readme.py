@@ -34,6 +34,16 @@ def test_the_python_of_the_page_on_sql_runs(tmp_path, monkeypatch, capsys):
     assert failed == "{}"
 
 
+@pytest.mark.slow
+def test_the_python_of_the_page_on_pure_functions_runs(capsys):
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "functional.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    exec(compile(code, "functional.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all(re.match(r"[+-]\d+\.\d\d nats per answer: \S", line) for line in lines)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

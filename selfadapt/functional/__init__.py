@@ -4,20 +4,30 @@ The functions have static shapes, take random keys and hyper-parameters as array
 They are made of the engine's programs, whose results they equal (docs/functional.md).
 """
 
+from selfadapt.functional.encoding import Contexts, Texts, Vocabulary, knowledge_contexts, vocabulary
+from selfadapt.functional.episodes import Rewards, edit_rewards, episode
 from selfadapt.functional.sampling import Sampled, sample, sample_keys
 from selfadapt.functional.scoring import Scores, score
 from selfadapt.functional.training import Adapted, Inner, Steps, adapt, inner_update, steps_of
 
 __all__ = [
     "Adapted",
+    "Contexts",
     "Inner",
+    "Rewards",
     "Sampled",
     "Scores",
     "Steps",
+    "Texts",
+    "Vocabulary",
     "adapt",
+    "edit_rewards",
+    "episode",
     "inner_update",
+    "knowledge_contexts",
     "sample",
     "sample_keys",
     "score",
     "steps_of",
+    "vocabulary",
 ]

@@ -1835,6 +1835,22 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/functional/lines.py",
+        "tests/functional/test_lines.py",
+        (
+            "white space is a line",
+            "text = (kind == TEXT) | (kind == TEXT_AND_BREAK)",
+            "text = kind != BREAK",
+            "test_lines_are_those_that_python_splits_a_text_into",
+        ),
+        (
+            "lines of one row see each other",
+            'arrays["segments"] = by_row(inside * slot, within.astype(int))',
+            'arrays["segments"] = by_row(inside * 1, within.astype(int))',
+            "tests/functional/test_episodes.py::test_rewards_of_edits_are_those_of_the_host",
+        ),
+    ),
+    *_faults(
         "selfadapt/domains/knowledge/questions.py",
         "tests/domains/knowledge/test_questions.py",
         (
