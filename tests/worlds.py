@@ -1,11 +1,14 @@
-"""A random model with the tiny world's tokenizer, small enough that whole runs are fast."""
+"""Models with the tiny world's tokenizer that are small enough for whole runs, or quickly compiled."""
 
+import dataclasses
 import pathlib
+
+import jax
 
 from selfadapt.domains.tiny import world
 from selfadapt.domains.tiny.model import save
 from selfadapt.models.config import ModelConfig
-from selfadapt.models.model import Model
+from selfadapt.models.model import Model, load_model
 from selfadapt.models.tiny_tokenizer import build_tokenizer
 
 
@@ -36,3 +39,11 @@ def random_world_model(directory: pathlib.Path, **changes) -> pathlib.Path:
     model.generation_config = generation
     save(model, directory)
     return directory
+
+
+def first_layer(name: str = "tiny") -> Model:
+    """Returns an embedded model without its layers after the first."""
+    model = load_model(name)
+    params = {**model.params, "layers": jax.tree.map(lambda leaf: leaf[:1], model.params["layers"])}
+    config = dataclasses.replace(model.config, num_layers=1)
+    return Model(config, params, model.tokenizer, generation_config=model.generation_config)

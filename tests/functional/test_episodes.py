@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from selfadapt import Edit, Model, adapt, functional, load_model, log_likelihood, loop
+from selfadapt import Edit, adapt, functional, load_model, log_likelihood, loop
 from selfadapt.defaults import experiment, resolve
 from selfadapt.domains import make_domain
 from selfadapt.errors import InvalidValueError
 from selfadapt.functional.encoding import padded
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy
+from tests.worlds import first_layer
 
 pytestmark = pytest.mark.usefixtures("one_stream")
 
@@ -44,11 +45,7 @@ def host_scores(model, domain, tasks, pairs):
 
 @pytest.fixture(scope="module")
 def shallow():
-    """The first layer of the embedded model, which is quickly compiled."""
-    model = load_model("tiny")
-    params = {**model.params, "layers": jax.tree.map(lambda leaf: leaf[:1], model.params["layers"])}
-    config = dataclasses.replace(model.config, num_layers=1)
-    return Model(config, params, model.tokenizer, generation_config=model.generation_config)
+    return first_layer()
 
 
 def test_rewards_of_edits_are_those_of_the_host(shallow):

@@ -1835,6 +1835,16 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/engine/adapt/training_step.py",
+        "tests/functional/test_gradients.py",
+        (
+            "parameters have no learning rate of their own",
+            "changes = jax.tree.map(jnp.multiply, changes, change_scale)",
+            "pass",
+            "test_gradients_are_those_of_finite_differences",
+        ),
+    ),
+    *_faults(
         "selfadapt/functional/lines.py",
         "tests/functional/test_lines.py",
         (
