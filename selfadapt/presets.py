@@ -249,6 +249,6 @@ for _name, _values in PRESETS.items():
         _values |= _update(f"outer.{_outer}", **_own | _training | _once)
         del _values[f"outer.{_outer}.gradient_accumulation"]
 # Models that come with the package (`assets/`), which the presets "tiny" are for.
-EMBEDDED = ("tiny", "tiny_grids")
+EMBEDDED = ("tiny", "tiny_small", "tiny_grids")
 # Of each domain, the preset with a paper's values and that of the embedded model.
 PRESETS_OF = {"knowledge": ("seal", "tiny"), "arc": ("seal_arc", "tiny_arc"), "instructions": ("lse", "tiny_lse")}

@@ -172,8 +172,8 @@ def load_model(path_or_hub_id: str | Path, *, dtype: str = "float32", mesh: shar
     """Loads a Llama 3, Mistral, Qwen2 or Qwen3 model.
 
     Args:
-      path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or "tiny" or "tiny_grids" for an
-        embedded model.
+      path_or_hub_id: a Hugging Face model directory, the id of a model on the hub, or the name of an embedded model
+        (`selfadapt.presets.EMBEDDED`).
       dtype: "float32" or "bfloat16"; weights stored otherwise are converted.
       mesh: the devices to shard it over (`selfadapt.parallel.sharding.make_mesh`); each reads only the parts of
         the weights that its devices hold. `None` for a single device.

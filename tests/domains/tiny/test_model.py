@@ -15,7 +15,7 @@ from selfadapt.models.tiny_tokenizer import build_tokenizer
 
 ROOT = pathlib.Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "pretrain_tiny.py"
-SHIPPED = ROOT / "selfadapt" / "assets" / "tiny"
+ASSETS = ROOT / "selfadapt" / "assets"
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,19 @@ def abilities():
     return check.check(load_model("tiny"), passages=10, edits=4)
 
 
-def test_the_shipped_model_takes_at_most_eight_megabytes():
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 8e6
-
-
-def test_the_shipped_tokenizer_is_that_of_the_world():
-    shipped = transformers.AutoTokenizer.from_pretrained(SHIPPED)
+@pytest.mark.parametrize("name", ["tiny", "tiny_small"])
+def test_a_shipped_model_takes_at_most_eight_megabytes_and_has_the_tokenizer_of_the_world(name):
+    assert sum(file.stat().st_size for file in (ASSETS / name).iterdir()) <= 8e6
+    shipped = transformers.AutoTokenizer.from_pretrained(ASSETS / name)
     assert shipped.get_vocab() == build_tokenizer(world.every_text()).get_vocab()
+
+
+def test_the_smaller_model_has_half_the_layers_and_remembers_what_it_was_told():
+    small = load_model("tiny_small")
+    assert 2 * small.config.num_layers == load_model("tiny").config.num_layers
+    found = check.check(small, passages=4, edits=1)
+    assert found["closed_book"] > 0.95
+    assert found["fresh"] < 0.15
 
 
 def test_the_shipped_model_reads_and_remembers_what_it_was_told_and_cannot_guess(abilities):

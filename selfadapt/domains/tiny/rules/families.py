@@ -5,7 +5,7 @@ There are four families of rules:
     family   piece         question           answer                               without the piece
     codes    apple = K     apple 12           K12                                  apple12
     units    length = mm   length 12          12 mm                                12 m
-    formats  date = /      date 3 7           3/7                                  3 7
+    formats  date = /      date 3 7           3/7                                  3-7
     sql      dogs = t7     count dogs age>40  SELECT COUNT(*) FROM t7 WHERE c3>40  SELECT COUNT(*) FROM dogs WHERE c3>40
 
 A rule has five or six pieces, with random values that are never the defaults. A hash of the pieces decides its split.
@@ -97,10 +97,11 @@ pressure Pa  bar atm psi  torr
 money    eur usd gbp yen  chf
 """
 
+# The key and its default; its values are the defaults of the others. A model learns to read the key of a question from
+# answers by default, so these differ.
 _FORMATS = """
-date pair point score range ratio label route
+date -  pair +  point _  score :  range ~  ratio /  label .  route &
 """
-_SEPARATORS = "-/:.+~&_"
 
 # The noun, the column with words, its words, and the column with numbers.
 _THINGS = """
@@ -184,8 +185,9 @@ def _make_units() -> Family:
 
 
 def _make_formats() -> Family:
-    values = dict.fromkeys(_FORMATS.split(), tuple(_SEPARATORS))
-    defaults = dict.fromkeys(values, " ")
+    words = _FORMATS.split()
+    defaults = dict(zip(words[::2], words[1::2], strict=True))
+    values = {key: tuple(sign for sign in words[1::2] if sign != default) for key, default in defaults.items()}
     return Family(_separately(values), 5, values, defaults, frozenset(values), _ask_pair, _fill_format)
 
 

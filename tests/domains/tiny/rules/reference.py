@@ -14,7 +14,7 @@ DEFAULT_UNITS = dict(
     pressure="Pa",
     money="eur",
 )
-FORMATS = ("date", "pair", "point", "score", "range", "ratio", "label", "route")
+FORMATS = dict(date="-", pair="+", point="_", score=":", range="~", ratio="/", label=".", route="&")
 
 
 def answer(lines, question):
@@ -30,7 +30,7 @@ def answer(lines, question):
         return f"SELECT {what} FROM {value(noun, noun)} WHERE {value(key, key)}{sign}{quote}{operand}{quote}"
     key, *numbers = question.split(" ")
     if key in FORMATS:
-        return value(key, " ").join(numbers)
+        return value(key, FORMATS[key]).join(numbers)
     if key in DEFAULT_UNITS:
         return f"{numbers[0]} {value(key, DEFAULT_UNITS[key])}"
     return value(key, key) + numbers[0]
