@@ -1898,4 +1898,14 @@ FAULTS = (
             "test_a_round_without_any_question_is_an_error_that_names_what_to_change",
         ),
     ),
+    *_faults(
+        "selfadapt/functional/rounds.py",
+        "tests/functional/test_rounds.py",
+        (
+            "an edit of a program is compared with itself too",
+            "advantages = (rewards - rewards.mean(1, keepdims=True)) * samples / (samples - 1)",
+            "advantages = rewards - rewards.mean(1, keepdims=True)",
+            "test_a_round_is_a_step_of_the_trainer_on_its_edits",
+        ),
+    ),
 )
