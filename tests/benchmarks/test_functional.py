@@ -1,0 +1,18 @@
+"""The benchmark of an episode beside the host's path runs, on one layer of the embedded model."""
+
+import re
+
+import pytest
+
+from benchmarks import functional
+from tests.worlds import first_layer
+
+
+@pytest.mark.slow
+def test_both_paths_give_the_same_rewards(monkeypatch, capsys):
+    monkeypatch.setattr(functional, "load_model", first_layer)
+    functional.main(["--contexts=2", "--edits=2", "--tokens=24", "--repeats=1"])
+    found = capsys.readouterr().out
+    assert float(re.search(r"largest difference of the other rewards: (\d\.\d+) nats", found)[1]) < 0.01
+    assert "edits cut to 8 lines of 32 tokens: 0\n" in found
+    assert found.count("| one program |") == 1
