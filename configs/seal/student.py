@@ -5,7 +5,7 @@ four layers, writes the edits; each is applied to the student, of two layers, wh
 reward is how well the adapted student answers. Two rounds of ReST-EM train the teacher to write what the student learns
 from (docs/results.md).
 
-Cost: under 5 minutes on 2 CPU cores beside other jobs.
+Cost: 4 to 5 minutes on one of 2 CPU cores beside other jobs.
 
     selfadapt train --config=seal/student --workdir=runs/student
 
