@@ -1,13 +1,16 @@
-"""Pretrains a decoder of 1M parameters that follows instructions of a few lines and rewrites them after a summary.
+"""Pretrains the embedded model "tiny_rules": a decoder of 1M parameters that follows instructions and rewrites them.
 
-9.8M tokens. It has not been run to its end. After 700 steps (8 minutes on 2 CPU cores that other jobs shared) the
-answers of units had a loss of 0.04 nats per token, those of SQL 0.28, of codes 0.47, of formats 0.53, and fell slowly.
-Steps and rates are those of the other embedded models, with rows that are longer.
+4.9M tokens; looking up the lines of codes and formats appears between 1.6M and 2.5M. On held-out environments (32) it
+then answers all questions right with the whole rule and none without one, and all its edits are valid: of their lines
+48% to 55% are right, 25% to 28% wrong, and the rest about nothing in the rule.
 `selfadapt pretrain` logs the loss of each kind of document, and at the end what `selfadapt.domains.tiny.rules.check`
-finds on held-out environments: the accuracy with the seed instruction, with the whole rule and after one edit, and what
-the lines of edits are.
+finds.
+
+Cost: 24 minutes on one CPU core beside other jobs.
 
     selfadapt pretrain --config=configs/pretrain_tiny_rules.py --workdir=runs/pretrain_tiny_rules
+
+The workdir's `model` is what the package ships as `selfadapt/assets/tiny_rules`.
 """
 
 from ml_collections import ConfigDict

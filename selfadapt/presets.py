@@ -206,7 +206,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         ),
         "outer.rest_em.select": "best_improving",
     },
-    # A model of a million parameters, made by `configs/pretrain_tiny_rules.py`, and its world.
+    # The embedded model "tiny_rules" and its world.
     "tiny_lse": {
         "contexts": 32,
         "edits": 4,
@@ -249,6 +249,6 @@ for _name, _values in PRESETS.items():
         _values |= _update(f"outer.{_outer}", **_own | _training | _once)
         del _values[f"outer.{_outer}.gradient_accumulation"]
 # Models that come with the package (`assets/`), which the presets "tiny" are for.
-EMBEDDED = ("tiny", "tiny_small", "tiny_grids")
+EMBEDDED = ("tiny", "tiny_small", "tiny_grids", "tiny_rules")
 # Of each domain, the preset with a paper's values and that of the embedded model.
 PRESETS_OF = {"knowledge": ("seal", "tiny"), "arc": ("seal_arc", "tiny_arc"), "instructions": ("lse", "tiny_lse")}

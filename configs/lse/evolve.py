@@ -30,8 +30,7 @@ def get_config() -> ConfigDict:
     """Returns the run; `selfadapt/protocols/defaults.py` and `selfadapt/defaults.py` explain every field."""
     config = defaults.protocol("evolve")
     config.name = "evolve"
-    config.model = "runs/pretrain_tiny_rules/model"
-    config.preset = "tiny_lse"
+    config.model = "tiny_rules"
     config.data.source = "tiny_rules"
     config.domain.tree_rounds = 6
     config.domain.tree_edits = 2

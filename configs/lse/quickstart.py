@@ -1,4 +1,4 @@
-"""LSE's loop, whole, on a small model of the world of rules.
+"""LSE's loop, whole, on the embedded model "tiny_rules" and its world.
 
 A model of a million parameters answers questions whose rule is hidden (codes, units, formats, the names in a database)
 and that an instruction can state. Its editor reads the current instruction, and five answers beside the truth, and
@@ -8,10 +8,7 @@ each of 32 environments, and REINFORCE trains on their nodes. The rows compare, 
 instruction (which is empty), one edit of the untrained and of each round's editor, and the whole rule. The run has not
 been measured yet.
 
-    selfadapt pretrain --config=pretrain_tiny_rules --workdir=runs/pretrain_tiny_rules
     selfadapt train --config=lse/quickstart --workdir=runs/lse
-
-The first command makes the model, in about 20 minutes on 2 CPU cores; it does not come with the package yet.
 
 How far the trained editor gets in many edits is measured by lse/evolve.
 """
@@ -25,8 +22,7 @@ def get_config() -> ConfigDict:
     """Returns the experiment; `selfadapt/defaults.py` explains every field."""
     config = defaults.experiment("instructions")
     config.name = "lse"
-    config.model = "runs/pretrain_tiny_rules/model"
-    config.preset = "tiny_lse"
+    config.model = "tiny_rules"
     config.data.source = "tiny_rules"
     config.rounds = 6
     config.outer.name = "reinforce"

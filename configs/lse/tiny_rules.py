@@ -15,8 +15,7 @@ def get_config() -> ConfigDict:
     """Returns the experiment; `selfadapt/defaults.py` explains every field."""
     config = defaults.experiment("instructions")
     config.name = "lse_tiny_rules"
-    config.model = "runs/pretrain_tiny_rules/model"
-    config.preset = "tiny_lse"
+    config.model = "tiny_rules"
     config.data.source = "tiny_rules"
     config.rounds = 18
     config.domain.environments = 64
