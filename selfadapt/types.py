@@ -131,6 +131,12 @@ class Update:
       orthogonality: weight of a penalty on what the adapter shares with the frozen ones that it is trained on top of
         (`adapt(on=...)`): the squared entries of A' A_new, over all projections that both have (O-LoRA, arXiv
         2310.14152, section 3.2). It is added to the loss of each optimizer step, and not part of the losses reported.
+      divergence: weight of a penalty on leaving the base on texts that anchor it: the divergence KL(base || adapted) of
+        the next token in nats, its mean over the target tokens of `anchor_rows` anchors. The base is the model without
+        any adapter, also where the update is trained on top of frozen ones. It is added to the loss of each optimizer
+        step, and not part of the losses reported.
+      anchors: those texts, in the forms of `sequences`.
+      anchor_rows: anchors of an optimizer step; they are drawn by the seed, and none again before all have been.
       shuffle: whether each epoch has its own random order.
       seed: seeds the order of the data and the initial adapter.
     """
@@ -151,15 +157,19 @@ class Update:
     optimizer: str | optax.GradientTransformation = "adamw"
     loss: str = "all"
     orthogonality: float = 0.0
+    divergence: float = 0.0
+    anchors: AbstractSequence[TrainingSequence] = ()
+    anchor_rows: int = 4
     shuffle: bool = True
     seed: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "sequences", tuple(self.sequences))
+        object.__setattr__(self, "anchors", tuple(self.anchors))
         if self.targets != "all-linear":
             names = self.targets.split(",") if isinstance(self.targets, str) else self.targets
             object.__setattr__(self, "targets", tuple(filter(None, names)))
-        for field in ("rank", "batch_size", "gradient_accumulation"):
+        for field in ("rank", "batch_size", "gradient_accumulation", "anchor_rows"):
             if not (isinstance(value := getattr(self, field), int) and value >= 1):
                 raise InvalidValueError(f"Update.{field} is {value!r}; it must be a whole number of at least 1")
         for field in ("epochs", "warmup_steps"):
@@ -183,9 +193,13 @@ class Update:
             raise InvalidValueError(
                 f"Update.max_grad_norm is {self.max_grad_norm!r}; it must be positive, or None for none"
             )
-        for field in ("weight_decay", "orthogonality"):
+        for field in ("weight_decay", "orthogonality", "divergence"):
             if not (math.isfinite(value := getattr(self, field)) and value >= 0):
                 raise InvalidValueError(f"Update.{field} is {value!r}; it must be a finite number of at least 0")
+        if self.divergence and not self.anchors:
+            raise InvalidValueError(
+                f"Update.divergence is {self.divergence!r}, and there are no Update.anchors for it; give some texts"
+            )
         if not self.targets:
             raise InvalidValueError("Update.targets is empty; name at least one projection, such as 'q_proj'")
 

@@ -1,11 +1,12 @@
 r"""Remedies for forgetting, on the streams of `continual.py`: what is left of the first of eight passages.
 
 What it shows: 16 streams of 8 made-up passages, learned one after the other from the policy's edits. Beside SEAL's sum
-of adapters: a smaller learning rate, replay of old edits, a penalty on overlap with earlier adapters, the mean of the
-adapters, and one adapter for each passage, found by the words of the question or by an oracle. All take as many inner
-updates and optimizer steps; replay trains on up to twice the tokens. The report has a table and a plot of all of them.
+of adapters: a smaller learning rate, replay of old edits, a penalty on overlap with earlier adapters, one on leaving
+the model before any edit on other texts, the mean of the adapters, and one adapter for each passage, found by the words
+of the question or by an oracle. All take as many inner updates and optimizer steps; replay and the other texts are
+trained on beside the edits. The report has a table and a plot of all of them.
 
-Cost: 768 inner updates and about 25,000 answers. It needs `pip install 'selfadapt[retrieval]'`.
+Cost: 896 inner updates and about 25,000 answers. It needs `pip install 'selfadapt[retrieval]'`.
 
     selfadapt evaluate --config=configs/seal/forgetting.py --workdir=runs/forgetting
 
@@ -27,7 +28,7 @@ def get_config() -> ConfigDict:
     config.model = "tiny"
     config.protocol.variants = ("none", "policy")
     config.protocol.remedies = (
-        *("sum", "smaller", "replay", "orthogonal", "mean"),
+        *("sum", "smaller", "replay", "orthogonal", "anchored", "mean"),
         *("retrieved", "retrieved_oracle"),
     )
     config.protocol.runs = 2

@@ -15,6 +15,7 @@ A = 4 x heads x head features for each pair of a query and a key in each layer:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,16 +57,24 @@ def training(config: ModelConfig, length: Any, *, adapter: Any, under: Any = 0) 
 
 
 def of_adapt(
-    config: ModelConfig, specs: Sequence[Spec], lengths: Sequence[Sequence[int]], on: Sequence[Spec] = ()
+    config: ModelConfig,
+    specs: Sequence[Spec],
+    lengths: Sequence[Sequence[int]],
+    on: Sequence[Spec] = (),
+    anchors: Sequence[Sequence[int]] = (),
 ) -> float:
     """Operations of training K adapters; `lengths[k]` has an entry for each time that a sequence is trained on.
 
-    `on` has the frozen adapters under them, if there are any.
+    `on` has the frozen adapters under them, if there are any. `anchors[k]` has an entry for each time that an anchor is
+    used: it is trained on, and run through the base alone.
     """
-    owner = np.repeat(np.arange(len(lengths)), [len(own) for own in lengths])
-    flat = np.asarray([length for own in lengths for length in own])
+    each = [[*own, *held] for own, held in itertools.zip_longest(lengths, anchors, fillvalue=())]
+    owner = np.repeat(np.arange(len(each)), [len(own) for own in each])
+    flat = np.asarray([length for own in each for length in own])
     adapter, under = _sizes(config, specs, owner), _sizes(config, on, owner)
-    return float(training(config, flat, adapter=adapter, under=under).sum())
+    held = np.asarray([length for own in anchors for length in own])
+    alone = forward(config, 0, held, logits=held).sum()
+    return float(training(config, flat, adapter=adapter, under=under).sum() + alone)
 
 
 def of_policy(config: ModelConfig, spec: Spec | None, lengths: Sequence[int], *, backward: bool) -> float:

@@ -108,7 +108,7 @@ class AdaptPlan:
         queues and a training step should be full, within the tokens that suit the machine. It depends on the size of
         the shard and the shape only, never on the data of other adapters.
         """
-        tokens = shape.rows * shape.time
+        tokens = shape.tokens
         least, most = self.step_tokens
         slots = max(power_of_two(self.shard / 4), power_of_two(least / tokens))
         while slots > 1 and slots * tokens > most:
@@ -160,9 +160,9 @@ def plan_adapt(
     moments = state_copies(optimizer_of(updates[0]), (factors.a, factors.b))
     kept = 1 + moments + parts  # parameters and the optimizer's state; the accumulated gradient if steps have parts
     shapes = {one.shape for own in micro_batches for one in own} or {Shape(1, 1, False, True)}
-    largest = max(shape.rows * shape.time for shape in shapes)
-    smallest = min(shapes, key=lambda shape: shape.rows * shape.time)
-    time = max(shape.time for shape in shapes)
+    largest = max(shape.tokens for shape in shapes)
+    smallest = min(shapes, key=lambda shape: shape.tokens)
+    time = max(max(shape.time, shape.anchor_time) for shape in shapes)
     itemsize = np.dtype(params["norm"].dtype).itemsize
     least, most = STEP_TOKENS.get(runtime.platform(mesh), ACCELERATOR_STEP_TOKENS)
     tokens = max(largest, most)

@@ -32,11 +32,11 @@ def over_tokens(
     the logits of all tokens would take more than `logits_bytes`.
 
     Args:
-      function: maps logits `[..., vocab]` and targets `[...]` to a pytree of arrays `[...]`.
+      function: maps logits `[..., vocab]` and the targets of their tokens to a pytree of arrays `[...]`.
       params: the parameters.
       config: the architecture.
       hidden: the decoder's output, `[adapters, rows, time, hidden]`.
-      targets: token ids, `[adapters, rows, time]`.
+      targets: token ids, `[adapters, rows, time]`, or features of each token, `[adapters, rows, time, ...]`.
       logits_bytes: the size of a chunk's logits on each data-parallel shard, in bytes.
 
     Returns:
@@ -47,21 +47,23 @@ def over_tokens(
         return function(decoder.logits(params, config, hidden), targets)
 
     shards = sharding.current_num_shards()  # a chunk has as many tokens of each
-    count = math.prod(targets.shape) // shards
+    whole = hidden.shape[:3]
+    count = math.prod(whole) // shards
     chunks = math.ceil(count * config.vocab_size * 4 / logits_bytes)
     if chunks <= 1:
         return projected(hidden, targets)
     size = math.ceil(count / chunks)
 
-    def cut(x, *features):  # to [chunks, shards, 1, size, ...], the layout of [adapters, rows, time] in each chunk
+    def cut(x):  # to [chunks, shards, 1, size, ...], the layout of [adapters, rows, time] in each chunk
+        features = x.shape[3:]
         padding = [(0, 0), (0, size * chunks - count), *[(0, 0)] * len(features)]
         x = jnp.pad(x.reshape(shards, count, *features), padding).reshape(shards, chunks, 1, size, *features)
         return sharding.shard(x.swapaxes(0, 1), None, "adapters", *[None] * (2 + len(features)))
 
     def join(result):
-        return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)
+        return result.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(whole)
 
-    parts = (cut(hidden, hidden.shape[-1]), cut(targets))
+    parts = (cut(hidden), cut(targets))
     return jax.tree.map(join, jax.lax.map(jax.checkpoint(lambda part: projected(*part)), parts))
 
 

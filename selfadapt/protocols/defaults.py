@@ -41,10 +41,14 @@ def _continual(config: ConfigDict) -> None:
     # each run draws with the seed `seed` + run, as SEAL does.
     config.protocol.update({"runs": 1, "streams": 16, "passages": 8, "seed": 42, "disjoint": True})
     # How streams learn it: "sum", as in SEAL, and remedies for forgetting, any of "smaller", "replay", "orthogonal",
-    # "mean", "retrieved", "retrieved_oracle". rate_factor: on the learning rate, of "smaller"; replayed: earlier
-    # sequences for each new one, of "replay"; orthogonality: the penalty's weight, of "orthogonal".
+    # "anchored", "mean", "retrieved", "retrieved_oracle". rate_factor: on the learning rate, of "smaller"; replayed:
+    # earlier sequences for each new one, of "replay"; orthogonality: the penalty's weight, of "orthogonal".
     config.protocol.remedies = ("sum",)
     config.protocol.update({"rate_factor": 0.3, "replayed": 1, "orthogonality": 0.5})
+    # Of "anchored": texts on which models are held near what they were before any edit ("tiny_world": documents of the
+    # embedded model's pretraining; or a file with a text on each line), the penalty's weight, texts of each optimizer
+    # step, and the tokens that are used of a text.
+    config.protocol.update({"anchors": "tiny_world", "divergence": 1.0, "anchor_rows": 4, "anchor_tokens": 96})
 
 
 def _pretraining(config: ConfigDict) -> None:

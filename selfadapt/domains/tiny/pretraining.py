@@ -174,6 +174,17 @@ def documents(tokenizer: PreTrainedTokenizerFast, seed: int, *, longest: int = 1
         yield Document(np.array(tokens), np.array(weights), list(SHARES).index(kind))
 
 
+def texts(seed: int) -> Iterator[str]:
+    """Yields the texts of documents without end, one of each kind in turn; no words are spelled in bytes.
+
+    Args:
+      seed: seeds all random choices.
+    """
+    rng = random.Random(f"tiny/texts/{seed}")
+    for write in itertools.cycle(_WRITERS.values()):
+        yield "".join(text for text, _ in write(rng))
+
+
 def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 

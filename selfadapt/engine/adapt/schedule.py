@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from selfadapt.data import in_turn
 from selfadapt.errors import InvalidTypeError
 from selfadapt.types import TokenSequence, Update
 
@@ -50,12 +51,21 @@ class Shape:
       rows: rows per micro-batch.
       packed: whether rows hold several sequences, or hide some tokens, and so need segments.
       whole: whether the micro-batch is a whole optimizer step; parts of a step accumulate their gradient.
+      anchor_time: tokens per row of anchors.
+      anchor_rows: rows of anchors; 0 for none.
     """
 
     time: int
     rows: int
     packed: bool
     whole: bool
+    anchor_time: int = 0
+    anchor_rows: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, padding and anchors included."""
+        return self.rows * self.time + self.anchor_rows * self.anchor_time
 
 
 @dataclasses.dataclass
@@ -69,6 +79,7 @@ class MicroBatch:
       rows: for each row, the sequences in it.
       last: whether the optimizer step is taken after it.
       targets: the number of target tokens of the whole optimizer step.
+      anchors: the anchors of the optimizer step, if it is taken after it: one in each row of anchors.
     """
 
     adapter: int
@@ -77,6 +88,7 @@ class MicroBatch:
     rows: list[list[Encoded]]
     last: bool
     targets: int
+    anchors: list[Encoded] = dataclasses.field(default_factory=list)
 
     @property
     def lengths(self) -> list[int]:
@@ -84,19 +96,20 @@ class MicroBatch:
         return [len(sequence.ids) for row in self.rows for sequence in row]
 
 
-def encode(update: Update, tokenizer: Callable[[str, bool], list[int]]) -> list[Encoded]:
-    """Tokenizes an update's sequences; those with no target token are left out.
+def encode(update: Update, tokenizer: Callable[[str, bool], list[int]], field: str = "sequences") -> list[Encoded]:
+    """Tokenizes an update's sequences, or its anchors; those with no target token are left out.
 
     Args:
       update: the update.
       tokenizer: maps a text, and whether it starts a sequence, to token ids. A pair's prompt starts the
         sequence and its target does not, so that a target's ids do not depend on its prompt.
+      field: "sequences" or "anchors".
 
     Raises:
       TypeError: a sequence is none of the three forms that `Update` takes.
     """
     encoded = []
-    for number, sequence in enumerate(update.sequences):
+    for number, sequence in enumerate(getattr(update, field)):
         ids: Any
         mask: Any
         attention = None
@@ -115,14 +128,14 @@ def encode(update: Update, tokenizer: Callable[[str, bool], list[int]]) -> list[
                 ids, mask = first, second
         else:
             raise InvalidTypeError(
-                f"Update.sequences[{number}] is {type(sequence).__name__}; give a string, a (prompt, target) pair, "
+                f"Update.{field}[{number}] is {type(sequence).__name__}; give a string, a (prompt, target) pair, "
                 "or token ids with a mask"
             )
         ids = np.asarray(ids, np.int32)
         mask = np.ones(len(ids), bool) if mask is None else np.array(mask, bool)
         if ids.ndim != 1 or mask.shape != ids.shape:
             raise InvalidTypeError(
-                f"Update.sequences[{number}] has ids of shape {ids.shape} and a mask of shape {mask.shape}; "
+                f"Update.{field}[{number}] has ids of shape {ids.shape} and a mask of shape {mask.shape}; "
                 "both must be flat and of one length"
             )
         mask[:1] = False
@@ -150,6 +163,16 @@ def optimizer_steps(update: Update, count: int) -> list[list[int]]:
             np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little"))).shuffle(order)
         steps += [order[start : start + size].tolist() for start in range(0, count, size)]
     return steps
+
+
+def draw_anchors(update: Update, anchors: Sequence[Encoded], steps: int) -> list[Encoded]:
+    """Returns the anchors of an update's optimizer steps one after the other, `anchor_rows` of each, if it has any.
+
+    They come in random orders that depend on the update's seed alone, and none comes again before all came once.
+    """
+    if not (anchors and steps):
+        return []
+    return in_turn(anchors, steps * update.anchor_rows, 0, f"anchors {update.seed}")
 
 
 def learning_rate(update: Update, step: int, total: int) -> float:
@@ -213,10 +236,20 @@ def pack(sequences: Sequence[Encoded], hidden_size: int) -> tuple[int, list[list
         time = row_length(time + 1)
 
 
-def micro_batches(adapter: int, update: Update, sequences: Sequence[Encoded], hidden_size: int) -> list[MicroBatch]:
-    """Returns the micro-batches of one adapter, in the order in which they must run."""
-    result = []
-    for number, step in enumerate(optimizer_steps(update, len(sequences))):
+def micro_batches(
+    adapter: int, update: Update, sequences: Sequence[Encoded], hidden_size: int, anchors: Sequence[Encoded] = ()
+) -> list[MicroBatch]:
+    """Returns the micro-batches of one adapter, in the order in which they must run.
+
+    The last one of each optimizer step has the step's anchors, in rows as long as the longest of all needs, so that
+    the steps of an update have as few shapes with anchors as without.
+    """
+    result: list[MicroBatch] = []
+    steps = optimizer_steps(update, len(sequences))
+    size = update.anchor_rows if anchors else 0
+    drawn = draw_anchors(update, anchors, len(steps))
+    anchor_time = row_length(max(len(each.ids) for each in anchors)) if size else 0
+    for number, step in enumerate(steps):
         chosen = [sequences[index] for index in step]
         time, rows = pack(chosen, hidden_size)
         targets = int(sum(sequence.mask.sum() for sequence in chosen))
@@ -228,6 +261,10 @@ def micro_batches(adapter: int, update: Update, sequences: Sequence[Encoded], hi
             MicroBatch(adapter, number, shape, rows[start : start + block], start == starts[-1], targets)
             for start in starts
         ]
+        if size:
+            last = result[-1]
+            last.anchors = drawn[number * size : (number + 1) * size]
+            last.shape = dataclasses.replace(shape, anchor_time=anchor_time, anchor_rows=size)
     return result
 
 
@@ -309,3 +346,26 @@ def token_arrays(shape: Shape, chosen: Mapping[int, MicroBatch], slots: int, row
                     packing["positions"][span] = np.arange(len(sequence.ids))
                 start += len(sequence.ids)
     return {"tokens": tokens, "weights": weights, **(packing if shape.packed else {})}
+
+
+def anchor_arrays(shape: Shape, chosen: Mapping[int, MicroBatch], slots: int, rows: int) -> dict[str, np.ndarray]:
+    """Builds the arrays of a training step's anchors, each `[slots, rows, time]`; none if its shape has no anchors.
+
+    `anchor_weights` are 1 / (target tokens of the optimizer step's anchors) on targets and 0 elsewhere.
+
+    Args:
+      shape: the shape of all micro-batches.
+      chosen: the micro-batches by slot.
+      slots: slots of all shards.
+      rows: rows of anchors per slot, at least those of the shape.
+    """
+    if not shape.anchor_rows:
+        return {}
+    full = (slots, rows, shape.anchor_time)
+    tokens, weights = np.zeros(full, np.int32), np.zeros(full, np.float32)
+    for slot, micro_batch in chosen.items():
+        targets = sum(anchor.mask.sum() for anchor in micro_batch.anchors)
+        for row, anchor in enumerate(micro_batch.anchors):
+            tokens[slot, row, : len(anchor.ids)] = anchor.ids
+            weights[slot, row, : len(anchor.ids)] = anchor.mask / targets
+    return {"anchors": tokens, "anchor_weights": weights}

@@ -103,7 +103,7 @@ def adapt(
 
     Returns:
       K adapters, with `.losses[k]` (mean loss in nats of each optimizer step, `[steps]`), `.status[k]`,
-      and `.stats`: `tokens` (trained on, padding excluded), `padded_tokens`, `padding_overhead`
+      and `.stats`: `tokens` (trained on, anchors included, padding excluded), `padded_tokens`, `padding_overhead`
       (padded / real - 1), `seconds`, `training_steps`, `chunks`, and `shapes` (those of the training steps, a list of
       (slots, rows, time)).
 
@@ -135,7 +135,7 @@ def adapt(
 
     runtime.keep_freed_memory()
     training_step.program(runtime.platform(model.mesh))  # before the streams start, so that they share one
-    tally = _Tally(work.micro_batches, progress, [[] for _ in updates])
+    tally = _Tally(work.micro_batches, progress, [[] for _ in updates], [[] for _ in updates])
     parts = []
     for chunk in work.chunks:
         jobs = [functools.partial(_train, model, stream, init, on, tally, snapshots) for stream in chunk]
@@ -158,11 +158,13 @@ def adapt(
     meter.add(
         "adapt",
         adapters=len(updates),
-        tokens=sum(map(sum, tally.lengths)),
+        tokens=sum(map(sum, [*tally.lengths, *tally.anchors])),
         padded_tokens=tally.padded - tally.padded_before,
         training_steps=tally.training_steps,
         seconds=adapters.stats["seconds"],
-        flops=flops.of_adapt(model.config, adapters.specs, tally.lengths, () if on is None else on.specs),
+        flops=flops.of_adapt(
+            model.config, adapters.specs, tally.lengths, () if on is None else on.specs, tally.anchors
+        ),
     )
     return adapters
 
@@ -184,13 +186,14 @@ class Snapshots(Protocol):
 class _Tally:
     """What has been done so far; streams on several threads add to it.
 
-    `lengths` has for each adapter the lengths of the sequences learned from in this call, and `padded_before`
-    the tokens of training steps that an interrupted call had run.
+    `lengths` has for each adapter the lengths of the sequences learned from in this call, `anchors` those of its
+    anchors, and `padded_before` the tokens of training steps that an interrupted call had run.
     """
 
     total: int
     progress: Callable[[int, int], None] | None
     lengths: list[list[int]]
+    anchors: list[list[int]]
     done: int = 0
     tokens: int = 0
     padded: int = 0
@@ -208,7 +211,8 @@ class _Tally:
             if not before:
                 for micro_batch in step.micro_batches.values():
                     self.lengths[micro_batch.adapter] += micro_batch.lengths
-            padded = math.prod(step.array_shape)
+                    self.anchors[micro_batch.adapter] += [len(anchor.ids) for anchor in micro_batch.anchors]
+            padded = step.padded_tokens
             self.padded += padded
             self.padded_before += padded * before
             self.training_steps += 1

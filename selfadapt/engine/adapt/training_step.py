@@ -98,6 +98,33 @@ def overlap(first: dict[str, Array], second: dict[str, Array]) -> Array:
     return sum((jnp.square(product).sum((1, 2, 3)) for product in products), jnp.zeros(len(next(iter(first.values())))))
 
 
+def divergences(
+    lora: Lora | tuple[Lora, ...], params: decoder.Params, config: ModelConfig, batch: dict, remat: bool
+) -> Array:
+    """Returns the weighted divergence from the base on each adapter's anchors, `[K]`.
+
+    It is KL(base || adapted) of the next token in nats; the base is the model without any adapter.
+
+    Args:
+      lora: the adapters, frozen ones included.
+      params: the base parameters.
+      config: the architecture.
+      batch: what `schedule.anchor_arrays` builds.
+      remat: whether to recompute activations in the backward pass.
+    """
+    tokens = batch["anchors"]
+    adapted = decoder.forward(params, config, tokens, lora=lora, remat=remat)
+    base = decoder.forward(params, config, tokens)
+
+    def divergence(logits, base):
+        before, after = (jax.nn.log_softmax(each) for each in (decoder.logits(params, config, base), logits))
+        return (jnp.exp(before) * (before - after)).sum(-1)
+
+    # Two sets of logits share the memory of a chunk.
+    found = over_tokens(divergence, params, config, adapted[:, :, :-1], base[:, :, :-1], LOGITS_BYTES // 2)
+    return (found * batch["anchor_weights"][:, :, 1:]).sum((1, 2))
+
+
 def training_step(
     params: decoder.Params,
     state: TrainingState,
@@ -119,7 +146,8 @@ def training_step(
       state: all K adapters.
       batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (its index among those of its
         shard; past the last one: an empty slot), `apply` (whether the optimizer step is taken), `max_grad_norm`,
-        `orthogonality` (the weight of `overlap` with the frozen adapters), and the optimizer's `HYPERPARAMETERS`.
+        `orthogonality` (the weight of `overlap` with the frozen adapters), and the optimizer's `HYPERPARAMETERS`. It
+        may have arrays of anchors too (`divergences`).
       frozen: adapters under those in training, K as well: part of each one's base, with no gradient.
       config: the architecture.
       optimizer: turns clipped gradients into changes of the parameters.
@@ -129,7 +157,7 @@ def training_step(
     Returns:
       The new state, and each slot's share of the loss of its optimizer step, `[slots]`.
     """
-    tokens = ("tokens", "weights", "positions", "segments", "key_segments")
+    tokens = ("tokens", "weights", "positions", "segments", "key_segments", "anchors", "anchor_weights")
     batch = {
         name: sharding.shard(x, *("adapters", "rows", "time")[: x.ndim]) if name in tokens or shards > 1 else x
         for name, x in batch.items()
@@ -172,11 +200,15 @@ def training_step(
     under = () if below is None else (stacked(*below),)
 
     def total(factors):
-        losses = adapter_losses((*under, stacked(factors, scale)), params, config, batch, remat)
-        if below is None:
-            return losses.sum(), losses
-        weights = jnp.where(batch["apply"], batch["orthogonality"], 0.0)  # once for each optimizer step
-        return losses.sum() + (weights * overlap(below[0][0], factors[0])).sum(), losses
+        lora = (*under, stacked(factors, scale))
+        losses = adapter_losses(lora, params, config, batch, remat)
+        penalized = losses.sum()
+        if below is not None:
+            weights = jnp.where(batch["apply"], batch["orthogonality"], 0.0)  # once for each optimizer step
+            penalized += (weights * overlap(below[0][0], factors[0])).sum()
+        if "anchors" in batch:
+            penalized += divergences(lora, params, config, batch, remat).sum()
+        return penalized, losses
 
     gradient, losses = jax.grad(total, has_aux=True)(factors)
     if state.gradient is not None:

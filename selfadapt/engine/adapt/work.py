@@ -34,12 +34,14 @@ class TrainingStep:
       micro_batches: the micro-batches by slot, each of another adapter.
       slots: slots of all shards; some may be empty.
       rows: rows per slot, those of the shape and a mesh's padding.
+      anchor_rows: rows of anchors per slot, likewise.
     """
 
     shape: schedule.Shape
     micro_batches: dict[int, schedule.MicroBatch]
     slots: int
     rows: int
+    anchor_rows: int = 0
 
     @property
     def array_shape(self) -> tuple[int, int, int]:
@@ -48,8 +50,14 @@ class TrainingStep:
 
     @property
     def tokens(self) -> int:
-        """Tokens that it trains on, padding excluded."""
-        return sum(sum(micro_batch.lengths) for micro_batch in self.micro_batches.values())
+        """Tokens that it trains on, anchors included and padding excluded."""
+        chosen = self.micro_batches.values()
+        return sum(sum(each.lengths) + sum(len(anchor.ids) for anchor in each.anchors) for each in chosen)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens of its arrays, padding included."""
+        return math.prod(self.array_shape) + self.slots * self.anchor_rows * self.shape.anchor_time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +109,8 @@ class Stream:
         """Yields the training steps in the order in which they run."""
         shards, row_multiple = memory.divided(len(self.adapters), self.mesh)
         for shape, chosen in schedule.training_steps(self.micro_batches, self.plan.slots, self.shard_size):
-            rows = sharding.round_up(shape.rows, row_multiple)
-            yield TrainingStep(shape, chosen, self.plan.slots(shape) * shards, rows)
+            rows, anchor_rows = (sharding.round_up(count, row_multiple) for count in (shape.rows, shape.anchor_rows))
+            yield TrainingStep(shape, chosen, self.plan.slots(shape) * shards, rows, anchor_rows)
 
     def batch(self, step: TrainingStep) -> dict[str, np.ndarray]:
         """Returns the arrays of a training step: its tokens, and for each slot the adapter and its hyper-parameters."""
@@ -114,6 +122,7 @@ class Stream:
         for name in (*HYPERPARAMETERS, "max_grad_norm"):
             slots[name] = np.ones(step.slots, np.float32)
         slots["orthogonality"] = np.zeros(step.slots, np.float32)
+        anchors = schedule.anchor_arrays(step.shape, step.micro_batches, step.slots, step.anchor_rows)
         for slot, micro_batch in step.micro_batches.items():
             place = self.place[micro_batch.adapter]
             update = self.updates[place]
@@ -124,7 +133,9 @@ class Stream:
             slots["weight_decay"][slot] = update.weight_decay
             slots["orthogonality"][slot] = update.orthogonality
             slots["max_grad_norm"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
-        return schedule.token_arrays(step.shape, step.micro_batches, step.slots, step.rows) | slots
+            if anchors:
+                anchors["anchor_weights"][slot] *= update.divergence
+        return schedule.token_arrays(step.shape, step.micro_batches, step.slots, step.rows) | anchors | slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +182,14 @@ def plan_work(
     token_ids = tokenize(model, updates)
     problems: list[str | None] = []
     micro_batches: list[list[schedule.MicroBatch]] = []
-    encoded: dict[int, list[schedule.Encoded]] = {}  # updates may occur several times
+    encoded: dict[int, tuple[list[schedule.Encoded], list[schedule.Encoded]]] = {}  # updates may occur several times
     for k, update in enumerate(updates):
         if id(update) not in encoded:
-            encoded[id(update)] = schedule.encode(update, token_ids)
-        sequences = encoded[id(update)]
-        problems.append(problem(update, sequences, config))
+            encoded[id(update)] = schedule.encode(update, token_ids), _anchors(update, token_ids)
+        sequences, anchors = encoded[id(update)]
+        problems.append(problem(update, sequences, config) or _anchor_problem(update, anchors, config))
         fine = problems[-1] is None
-        micro_batches.append(schedule.micro_batches(k, update, sequences, config.hidden_size) if fine else [])
+        micro_batches.append(schedule.micro_batches(k, update, sequences, config.hidden_size, anchors) if fine else [])
     chunks = []
     for indices in _groups(updates, specs):
         own = [updates[k] for k in indices]
@@ -214,7 +225,7 @@ def tokenize(model: Any, updates: Sequence[Update]) -> Callable[[str, bool], lis
     """Tokenizes every text of the updates at once; returns a function of (text, whether it starts a sequence)."""
     texts: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}
     for update in updates:
-        for sequence in update.sequences:
+        for sequence in (*update.sequences, *update.anchors):
             parts = (sequence,) if isinstance(sequence, str) else sequence
             if isinstance(parts, tuple | list):
                 for place, part in enumerate(parts[:2]):
@@ -233,7 +244,8 @@ def training_cost(model: Any, updates: Sequence[Update]) -> dict[str, int]:
     """Returns what `adapt` spends on updates, without training them.
 
     Returns:
-      `inner_updates`, those that can be trained; their `optimizer_steps`; and `trained_tokens`, padding excluded.
+      `inner_updates`, those that can be trained; their `optimizer_steps`; and `trained_tokens`, those of anchors
+      included and padding excluded.
 
     Raises:
       InvalidValueError: there is text and no tokenizer.
@@ -249,9 +261,25 @@ def training_cost(model: Any, updates: Sequence[Update]) -> dict[str, int]:
         sequences = schedule.encode(update, token_ids)
         if problem(update, sequences, model.config) is None:
             cost["inner_updates"] += 1
-            cost["optimizer_steps"] += len(schedule.optimizer_steps(update, len(sequences)))
+            steps = len(schedule.optimizer_steps(update, len(sequences)))
+            anchors = schedule.draw_anchors(update, _anchors(update, token_ids), steps)
+            cost["optimizer_steps"] += steps
             cost["trained_tokens"] += update.epochs * sum(len(sequence.ids) for sequence in sequences)
+            cost["trained_tokens"] += sum(len(anchor.ids) for anchor in anchors)
     return cost
+
+
+def _anchors(update: Update, token_ids: Callable[[str, bool], list[int]]) -> list[schedule.Encoded]:
+    """Returns the anchors that an update uses."""
+    return schedule.encode(update, token_ids, "anchors") if update.divergence else []
+
+
+def _anchor_problem(update: Update, anchors: Sequence[schedule.Encoded], config: ModelConfig) -> str | None:
+    """Returns why an update's anchors cannot be used, `None` if they can."""
+    if not update.divergence:
+        return None
+    found = problem(update, anchors, config)
+    return found and f"{found} (of the anchors)"
 
 
 def problem(update: Update, encoded: Sequence[schedule.Encoded], config: ModelConfig) -> str | None:

@@ -16,10 +16,12 @@ from selfadapt.models.lora import Adapters
 from selfadapt.models.model import Model
 from selfadapt.protocols.base import Measured, Run
 from selfadapt.protocols.continual import output, remedies
-from selfadapt.protocols.continual.remedies import SUM, Condition
+from selfadapt.protocols.continual.anchors import read_anchors
+from selfadapt.protocols.continual.remedies import ANCHORED, SUM, Condition
 from selfadapt.protocols.continual.steps import Steps
 from selfadapt.protocols.continual.streams import Stream, draw
 from selfadapt.protocols.variants import NONE, UNTRAINED, check_domain, check_fields, load_models
+from selfadapt.types import TrainingSequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Continual:
       domain: supplies prompts, updates and verdicts.
       streams: the passages of each stream.
       models: the model that the streams of each variant start from.
+      anchors: texts for the remedy that holds models near what they were; none without it.
     """
 
     config: Any
     domain: Domain
     streams: list[Stream]
     models: Mapping[str, Model]
+    anchors: tuple[TrainingSequence, ...] = ()
 
     @property
     def conditions(self) -> list[Condition]:
@@ -54,7 +58,7 @@ class Continual:
         shared: dict[Condition, dict[int, Adapters]] = collections.defaultdict(dict)
         for number, condition in enumerate(self.conditions):
             source, model = condition.trained_by, self.models[condition.variant]
-            steps = Steps(self.config, self.domain, self.streams, model, condition, run, shared[source])
+            steps = Steps(self.config, self.domain, self.streams, model, condition, run, shared[source], self.anchors)
             rows = steps.rows()
             results[condition] = output.Result(output.matrices(rows), output.failures(rows), steps.cost())
             if all(other.trained_by != source for other in self.conditions[number + 1 :]):
@@ -88,4 +92,5 @@ def make(config: Any, domain: Domain | None = None) -> Continual:
     tasks = {task.id: task for stream in streams for task in stream.tasks}.values()
     check_domain(config, domain, list(tasks))
     models = {name: untrained if name == UNTRAINED else policy for name in fields.variants}
-    return Continual(config, domain, streams, models)
+    anchors = read_anchors(config, policy) if ANCHORED in fields.remedies else ()
+    return Continual(config, domain, streams, models, anchors)

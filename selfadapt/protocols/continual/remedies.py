@@ -20,36 +20,53 @@ from selfadapt.types import TrainingSequence, Update
 SUM, MEAN, FOUND, OWN = "sum", "mean", "found", "own"
 
 
-def _unchanged(update: Update, earlier: Sequence[TrainingSequence], fields: Any) -> Update:
-    del earlier, fields
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What a remedy may train on beside a step's update.
+
+    Attributes:
+      earlier: the sequences of the edits that the stream has learned.
+      anchors: texts on which the model should stay as it was before any edit.
+    """
+
+    earlier: Sequence[TrainingSequence] = ()
+    anchors: Sequence[TrainingSequence] = ()
+
+
+def _unchanged(update: Update, material: Material, fields: Any) -> Update:
+    del material, fields
     return update
 
 
-def _smaller(update: Update, earlier: Sequence[TrainingSequence], fields: Any) -> Update:
-    del earlier
+def _smaller(update: Update, material: Material, fields: Any) -> Update:
+    del material
     return update.replace(learning_rate=update.learning_rate * fields.rate_factor)
 
 
-def _replay(update: Update, earlier: Sequence[TrainingSequence], fields: Any) -> Update:
+def _replay(update: Update, material: Material, fields: Any) -> Update:
     """Returns the update with `replayed` earlier sequences for each of its own, in batches larger by as many.
 
     The number of optimizer steps is that of the update. Each earlier sequence is drawn once before any is drawn again.
     """
-    if not earlier:
+    if not material.earlier:
         return update
     draw = random.Random(update.seed)
     drawn: list[TrainingSequence] = []
     while len(drawn) < fields.replayed * len(update.sequences):
-        drawn += draw.sample(earlier, len(earlier))
+        drawn += draw.sample(material.earlier, len(material.earlier))
     return update.replace(
         sequences=(*update.sequences, *drawn[: fields.replayed * len(update.sequences)]),
         batch_size=update.batch_size * (1 + fields.replayed),
     )
 
 
-def _orthogonal(update: Update, earlier: Sequence[TrainingSequence], fields: Any) -> Update:
-    del earlier
+def _orthogonal(update: Update, material: Material, fields: Any) -> Update:
+    del material
     return update.replace(orthogonality=fields.orthogonality)
+
+
+def _anchored(update: Update, material: Material, fields: Any) -> Update:
+    return update.replace(divergence=fields.divergence, anchors=material.anchors, anchor_rows=fields.anchor_rows)
 
 
 def sequences_learned(
@@ -78,13 +95,13 @@ class Remedy:
       note: what it does, for reports.
       answers: which adapters answer: `SUM`, `MEAN`, or for each question that of the passage that BM25 finds (`FOUND`)
         or that of its own passage (`OWN`). Adapters that do not add up are each trained on the model before any edit.
-      change: returns a step's update, given SEAL's, the sequences of the stream's earlier edits, and `config.protocol`.
+      change: returns a step's update, given SEAL's, what it may train on beside it, and `config.protocol`.
       trained_by: the remedy that trains its adapters, where another one trains the same ones; "" for itself.
     """
 
     note: str
     answers: str = SUM
-    change: Callable[[Update, Sequence[TrainingSequence], Any], Update] = _unchanged
+    change: Callable[[Update, Material, Any], Update] = _unchanged
     trained_by: str = ""
 
     @property
@@ -93,11 +110,13 @@ class Remedy:
         return self.answers in (FOUND, OWN)
 
 
+ANCHORED = "anchored"
 REMEDIES = {
     "sum": Remedy("adapters add up, each trained on top of the earlier ones, as in SEAL"),
     "smaller": Remedy("the same with a smaller learning rate", change=_smaller),
     "replay": Remedy("the same, with sequences of earlier edits in each batch", change=_replay),
     "orthogonal": Remedy("the same, with a penalty on overlap with the earlier adapters", change=_orthogonal),
+    ANCHORED: Remedy("the same, held near the model before any edit on other texts", change=_anchored),
     "mean": Remedy("adapters are each trained on the model before any edit, and averaged", MEAN),
     "retrieved": Remedy("an adapter for each passage; a question is answered with that of the passage found", FOUND),
     "retrieved_oracle": Remedy("the same, with the adapter of the question's own passage", OWN, trained_by="retrieved"),
@@ -144,9 +163,10 @@ def check(fields: Any) -> None:
             f"config.protocol.remedies is {names}; it must name {SUM!r}, which the others are compared with, and each "
             "remedy once"
         )
-    if fields.replayed < 1:
-        raise InvalidValueError(f"config.protocol.replayed is {fields.replayed}; it must be at least 1")
-    for name in ("rate_factor", "orthogonality"):
+    for name, least in (("replayed", 1), ("anchor_rows", 1), ("anchor_tokens", 2)):
+        if fields[name] < least:
+            raise InvalidValueError(f"config.protocol.{name} is {fields[name]}; it must be at least {least}")
+    for name in ("rate_factor", "orthogonality", "divergence"):
         if not (math.isfinite(fields[name]) and fields[name] > 0):
             raise InvalidValueError(f"config.protocol.{name} is {fields[name]}; it must be a finite positive number")
     if any(REMEDIES[name].answers == FOUND for name in names):

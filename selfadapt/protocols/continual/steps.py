@@ -27,11 +27,11 @@ from selfadapt.protocols.base import Run
 from selfadapt.protocols.continual import output, retrieval
 from selfadapt.protocols.continual.learned import Learned
 from selfadapt.protocols.continual.output import Row
-from selfadapt.protocols.continual.remedies import OWN, REMEDIES, Condition, sequences_learned
+from selfadapt.protocols.continual.remedies import OWN, REMEDIES, Condition, Material, sequences_learned
 from selfadapt.protocols.continual.streams import Stream
 from selfadapt.protocols.variants import NONE, ORACLE, PASSAGE, POLICY, UNTRAINED
 from selfadapt.telemetry import meter
-from selfadapt.types import Edit, Update
+from selfadapt.types import Edit, TrainingSequence, Update
 
 WRITTEN = (UNTRAINED, POLICY)  # by the stream's current model
 
@@ -48,6 +48,7 @@ class Steps:
         condition: Condition,
         run: Run,
         shared: dict[int, Adapters],
+        anchors: Sequence[TrainingSequence] = (),
     ):
         """Starts before the first step.
 
@@ -59,6 +60,7 @@ class Steps:
           condition: what they learn from, and how.
           run: completed units of work are read from it.
           shared: the adapters of each step, where the conditions that have the same ones keep them for each other.
+          anchors: texts for the remedy that holds models near what they were.
         """
         self.name = condition.name
         self._variant, self._remedy = condition.variant, REMEDIES[condition.remedy]
@@ -66,7 +68,7 @@ class Steps:
         self._run = run
         self._units = run.stored.within(self.name)
         self._training = run.stored.within(condition.trained_by.name)  # edits and adapters, also those of another
-        self._shared = shared
+        self._shared, self._anchors = shared, anchors
         self._learned = Learned(self._remedy, len(streams), len(streams[0].tasks))
         self._rows: list[Row] = []
         self._known: dict[int, list[Edit]] = {}  # the edits of each step
@@ -154,7 +156,7 @@ class Steps:
             if not isinstance(what, Update):
                 what = _empty(self._domain, stream.tasks[step - 1])
             own = what.replace(seed=stream.update_seed(self._config.seed, step) + what.seed)
-            updates.append(self._remedy.change(own, old, self._config.protocol))
+            updates.append(self._remedy.change(own, Material(old, self._anchors), self._config.protocol))
         return updates
 
     def _trained(self, step: int) -> Adapters:

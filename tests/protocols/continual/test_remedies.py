@@ -1,6 +1,7 @@
 """Remedies for forgetting: their updates, and a run of each against plain calls of the engine for every stream."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -13,12 +14,14 @@ from selfadapt import Update, adapt, generate, load_model, merge
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
+from selfadapt.domains.tiny import pretraining
 from selfadapt.engine.adapt.schedule import optimizer_steps
 from selfadapt.errors import UserError
 from selfadapt.files import read_jsonl
 from selfadapt.models.model import Model
 from selfadapt.protocols.continual import make
-from selfadapt.protocols.continual.remedies import REMEDIES, Condition, sequences_learned
+from selfadapt.protocols.continual.anchors import read_anchors
+from selfadapt.protocols.continual.remedies import REMEDIES, Condition, Material, sequences_learned
 from selfadapt.protocols.continual.retrieval import generate_with
 from selfadapt.protocols.run import evaluate
 from selfadapt.types import Rejected
@@ -27,7 +30,7 @@ from tests.protocols.graders import Spelling
 from tests.worlds import random_world_model
 
 ROOT = pathlib.Path(__file__).parents[3]
-FIELDS = ConfigDict({"rate_factor": 0.25, "replayed": 2, "orthogonality": 0.125})
+FIELDS = ConfigDict({"rate_factor": 0.25, "replayed": 2, "orthogonality": 0.125, "divergence": 0.5, "anchor_rows": 3})
 
 pytestmark = pytest.mark.usefixtures("one_stream")
 
@@ -36,21 +39,22 @@ pytestmark = pytest.mark.usefixtures("one_stream")
 def test_replay_adds_earlier_sequences_and_no_optimizer_steps(own, batch):
     update = Update([f"new {number}" for number in range(own)], batch_size=batch, gradient_accumulation=2, epochs=3)
     earlier = [f"old {number}" for number in range(4)]
-    replayed = REMEDIES["replay"].change(update, earlier, FIELDS)
+    replayed = REMEDIES["replay"].change(update, Material(earlier), FIELDS)
     assert replayed.sequences[:own] == update.sequences and len(replayed.sequences) == 3 * own
     old = replayed.sequences[own:]
     counts = [old.count(text) for text in earlier]
     assert sum(counts) == 2 * own and max(counts) - min(counts) <= 1
     assert len(optimizer_steps(replayed, 3 * own)) == len(optimizer_steps(update, own))
-    assert replayed == REMEDIES["replay"].change(update, earlier, FIELDS)  # drawn by the update's seed
-    assert REMEDIES["replay"].change(update, [], FIELDS) == update
+    assert replayed == REMEDIES["replay"].change(update, Material(earlier), FIELDS)  # drawn by the update's seed
+    assert REMEDIES["replay"].change(update, Material(), FIELDS) == update
 
 
 def test_a_remedy_changes_what_it_is_about_alone():
     update = Update(["new"], learning_rate=0.5)
-    changed = {name: remedy.change(update, ["old"], FIELDS) for name, remedy in REMEDIES.items()}
+    changed = {name: remedy.change(update, Material(["old"], ["anchor"]), FIELDS) for name, remedy in REMEDIES.items()}
     assert changed.pop("smaller") == update.replace(learning_rate=0.125)
     assert changed.pop("orthogonal") == update.replace(orthogonality=0.125)
+    assert changed.pop("anchored") == update.replace(divergence=0.5, anchors=["anchor"], anchor_rows=3)
     assert changed.pop("replay") != update
     assert all(same == update for same in changed.values())
 
@@ -132,6 +136,13 @@ def updates_of(config, domain, stream):
     ]
 
 
+def held_by(config, model):
+    """The fields of an update that holds a model near what it was before any edit."""
+    fields = config.protocol
+    anchors = read_anchors(config, model)
+    return {"divergence": fields.divergence, "anchors": anchors, "anchor_rows": fields.anchor_rows}
+
+
 def averaged(model, adapters):
     """The mean of models that each have one adapter in their weights."""
     parts = [merge(model, adapter).params for adapter in adapters]
@@ -153,11 +164,14 @@ def test_every_remedy_answers_as_models_made_by_hand(finished):
         once = merge(model, adapt(model, [one.replace(**slow)]))
         straight = two.replace(orthogonality=config.protocol.orthogonality)
         both = two.replace(sequences=(*two.sequences, *one.sequences), batch_size=2 * two.batch_size)
+        held = held_by(config, model)
+        above = adapt(model, [one.replace(**held)])
         models = {
             "sum": merge(merged, adapt(merged, [two])),
             "smaller": merge(once, adapt(once, [two.replace(**slow)])),
             "replay": merge(merged, adapt(merged, [both])),
             "orthogonal": merge(merged, adapt(model, [straight], on=first)),
+            "anchored": merge(merge(model, above), adapt(model, [two.replace(**held)], on=above)),
             "mean": averaged(model, [first, apart]),
             "retrieved": merge(model, first if stream is streams[0] else apart),  # see `Mislabelled`
             "retrieved_oracle": merge(model, apart),
@@ -177,6 +191,7 @@ def test_each_remedy_trains_its_updates_on_top_of_the_adapters_that_add_up(finis
     pairs = [updates_of(config, domain, stream) for stream in streams]
     slow = {"learning_rate": pairs[0][0].learning_rate * config.protocol.rate_factor}
     straight = {"orthogonality": config.protocol.orthogonality}
+    held = held_by(config, load_model(config.model))
     expected = {
         "sum": ([one for one, _ in pairs], [two for _, two in pairs]),
         "smaller": ([one.replace(**slow) for one, _ in pairs], [two.replace(**slow) for _, two in pairs]),
@@ -185,6 +200,7 @@ def test_each_remedy_trains_its_updates_on_top_of_the_adapters_that_add_up(finis
             [two.replace(sequences=(*two.sequences, *one.sequences), batch_size=2) for one, two in pairs],
         ),
         "orthogonal": ([one.replace(**straight) for one, _ in pairs], [two.replace(**straight) for _, two in pairs]),
+        "anchored": ([one.replace(**held) for one, _ in pairs], [two.replace(**held) for _, two in pairs]),
         "mean": ([one for one, _ in pairs], [two for _, two in pairs]),
         "retrieved": ([one for one, _ in pairs], [two for _, two in pairs]),  # and shared with the oracle's
     }
@@ -218,7 +234,8 @@ def test_costs_are_counted_and_differences_are_paired_with_the_sum(finished):
         same = {key: value for key, value in rows[name]["cost"].items() if key != "trained_tokens"}
         assert same == {key: cost[key] for key in same}  # equal numbers of updates and optimizer steps
         tokens = rows[name]["cost"]["trained_tokens"]
-        assert tokens > cost["trained_tokens"] if name.endswith("replay") else tokens == cost["trained_tokens"]
+        more = name.endswith(("replay", "anchored"))
+        assert tokens > cost["trained_tokens"] if more else tokens == cost["trained_tokens"]
     assert rows["passage+retrieved_oracle"]["measures"]["forgetting"]["mean"] == 0.0
     pairs = {(pair["a"], pair["b"]) for pair in summary["paired"]}
     assert pairs == {("passage", "none"), *((name, "passage") for name in names[1:])}
@@ -252,6 +269,10 @@ def test_remedies_that_share_adapters_train_them_once(small_config, tmp_path, mo
         (dict(protocol__replayed="0"), "config.protocol.replayed is 0"),
         (dict(protocol__rate_factor="-0.5"), "config.protocol.rate_factor is -0.5"),
         (dict(protocol__orthogonality="nan"), "config.protocol.orthogonality is nan"),
+        (dict(protocol__divergence="0.0"), "config.protocol.divergence is 0.0"),
+        (dict(protocol__anchor_rows="0"), "config.protocol.anchor_rows is 0"),
+        (dict(protocol__anchor_tokens="1"), "config.protocol.anchor_tokens is 1"),
+        (dict(protocol__anchors="no.txt"), "config.protocol.anchors: no.txt: cannot be read"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_written(small_config, tmp_path, changes, message):
@@ -266,3 +287,21 @@ def test_a_package_that_is_missing_is_named_before_anything_is_written(small_con
         evaluate(small_config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert make(small_config(protocol__remedies="sum,retrieved_oracle")).conditions  # which needs no index
+
+
+def test_anchors_are_lines_of_a_file_cut_to_their_first_tokens_or_documents_of_the_world(small_config, tmp_path):
+    model = load_model(small_config().model)
+    path = tmp_path / "anchors.txt"
+    path.write_text("The city of Karlstad is old.\n\n \nThe mayor\nx\n")
+    anchors = read_anchors(small_config(protocol__anchors=str(path), protocol__anchor_tokens="4"), model)
+    ids = model.tokenizer(["The city of Karlstad is old.", "The mayor"])["input_ids"]
+    assert [each.ids for each in anchors] == [tuple(ids[0][:4]), tuple(ids[1][:4])]  # one token is too few
+    path.write_text("\n")
+    with pytest.raises(UserError, match="has no text of at least two tokens"):
+        read_anchors(small_config(protocol__anchors=str(path)), model)
+    edit, open_book, *_ = texts = list(itertools.islice(pretraining.texts(0), 5))  # one of each kind
+    assert "\nNotes:\n" in edit and open_book.count("Answer:") == 5 and len(set(texts)) == 5
+    documents = read_anchors(small_config(), model)
+    assert documents[1].ids == tuple(model.tokenizer(open_book)["input_ids"][:96])
+    assert len(documents) == 256 and max(len(each.ids) for each in documents) == 96
+    assert documents == read_anchors(small_config(), model) != read_anchors(small_config(seed="1"), model)
