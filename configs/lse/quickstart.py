@@ -5,8 +5,10 @@ and that an instruction can state. Its editor reads the current instruction, and
 rewrites the instruction. The reward is the accuracy on sixteen other questions with the new instruction, minus that
 with the current one (arXiv 2603.18620). Before the first round the untrained editor grows a tree of instructions for
 each of 32 environments, and REINFORCE trains on their nodes. The rows compare, on held-out environments, the seed
-instruction (which is empty), one edit of the untrained and of each round's editor, and the whole rule. The run has not
-been measured yet.
+instruction (which is empty), one edit of the untrained and of each round's editor, and the whole rule. Over five seeds
+the untrained editor's edits reach .14, those after six rounds .28 (docs/results.md).
+
+Cost: about 3 minutes on one of 2 CPU cores beside other jobs.
 
     selfadapt train --config=lse/quickstart --workdir=runs/lse
 
