@@ -23,13 +23,10 @@ def get_config() -> ConfigDict:
     config.name = "knowledge_long"
     config.model = "tiny"
     config.data.path = "tiny_world"
-    config.rounds = 10
+    config.rounds = 18
     config.contexts = 32
     config.edits = 8
     config.evaluation.contexts = 64
-    # Edits grow to eleven lines in six rounds; with the preset's eight, what is written after them is not learned.
-    config.domain.max_segments = 12
-    config.sampling.max_new_tokens = 200
     config.outer.name = "rloo"
     config.outer.rloo.learning_rate = 1e-3
     config.outer.rloo.batch_size = 32
