@@ -99,6 +99,7 @@ def comparable(workdir):
     return parts, (workdir / "edits.jsonl").read_bytes(), (workdir / "policy" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_result(finished, model_directory, tmp_path, monkeypatch):
     config, workdir = small_config(model_directory), tmp_path / "run"
     real = loop.run_round
@@ -128,6 +129,7 @@ def test_a_workdir_of_another_experiment_is_refused_and_left_alone(finished, mod
     assert (workdir / "edits.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_not_merged_is_saved_and_the_student_stays(model_directory, tmp_path):
     config = small_config(model_directory, outer__rest_em__merge="false", rounds=1)
     summary = train(config, tmp_path / "run")
@@ -159,6 +161,7 @@ def test_a_student_of_another_size_is_adapted_and_scored_while_the_policy_is_tra
     assert edits and {edit["policy_version"] for edit in edits} == {0}  # the version of the student
 
 
+@pytest.mark.slow
 def test_further_references_are_rows_of_the_ladder_with_paired_differences(model_directory, tmp_path):
     changes = {"rounds": 0, "evaluation__contexts": 2, "evaluation__edits": 2, "evaluation__controls": "false"}
     config = small_config(model_directory, **changes, domain__passage_in_prompt="true")
@@ -184,6 +187,7 @@ def test_further_references_are_rows_of_the_ladder_with_paired_differences(model
     assert "<dt>Edits written</dt><dd>4</dd>" in page  # the untrained policy's; those of the file are not a policy's
 
 
+@pytest.mark.slow
 def test_with_a_proxy_edits_are_rated_and_only_the_evaluation_adapts(model_directory, tmp_path):
     changes = {"rounds": 1, "contexts": 2, "evaluation__contexts": 2, "evaluation__controls": "false"}
     config = small_config(model_directory, reward="proxy", **changes)
@@ -217,6 +221,7 @@ def test_an_outer_update_from_python_takes_the_place_of_the_configs(model_direct
     assert others == [untrained, untrained]
 
 
+@pytest.mark.slow
 def test_a_context_edit_is_scored_without_training(model_directory):
     config = small_config(model_directory)
     model = load_model(model_directory)

@@ -52,6 +52,7 @@ def test_the_wheel_holds_every_module_asset_template_and_config(installed):
     assert sorted((sources | configs) - there) == []
 
 
+@pytest.mark.slow
 def test_a_shipped_config_trains_by_name_in_an_empty_directory(installed, tmp_path):
     done = run(installed, tmp_path, "train", "--config=quickstart", "--workdir=run", *FEW)
     assert done.returncode == 0, done.stderr

@@ -94,6 +94,7 @@ class Directives:
         return dataclasses.replace(self.base.update, sequences=[*oracle, task.context], **wanted)
 
 
+@pytest.mark.slow
 def test_an_edit_that_is_a_directive_brings_its_own_hyperparameters(tiny, codebook):
     domain = Directives(codebook)
     tasks = codebook.tasks("heldout", 1) * 4

@@ -5,10 +5,12 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 
 FILE = pathlib.Path(__file__).parents[2] / "examples" / "by_hand.py"
 
 
+@pytest.mark.slow
 def test_the_loop_assembled_by_hand_trains_the_policy(capsys):
     spec = importlib.util.spec_from_file_location("by_hand", FILE)
     by_hand = importlib.util.module_from_spec(spec)

@@ -63,6 +63,7 @@ def test_a_chat_is_the_edit_prompt_of_instruct_models(tiny):
     assert user == f"<user>{task.title}\n{task.context}\n\nTake notes.</user><assistant>"
 
 
+@pytest.mark.slow
 def test_a_round_trains_the_policy_on_edits_of_its_chat(tiny):
     model = chatting(tiny)
     domain = make_domain(config(domain__chat=True, domain__baseline="unchanged", inner__epochs=1), model)

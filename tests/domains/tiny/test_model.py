@@ -30,6 +30,7 @@ def test_a_shipped_model_takes_at_most_eight_megabytes_and_has_the_tokenizer_of_
     assert shipped.get_vocab() == build_tokenizer(world.every_text()).get_vocab()
 
 
+@pytest.mark.slow
 def test_the_smaller_model_has_half_the_layers_and_remembers_what_it_was_told():
     small = load_model("tiny_small")
     assert 2 * small.config.num_layers == load_model("tiny").config.num_layers
