@@ -18,11 +18,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import pathlib
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from selfadapt import loop
@@ -138,6 +137,47 @@ class Comparison:
             metrics.append(_metrics(done, done.report))
         return state, metrics
 
+    def attempt(self, variant: str, outer: OuterUpdate, first: Round) -> dict[str, Any]:
+        """Returns the record of a variant: its rounds and its policy's rewards, or how its training diverged."""
+        began = time.monotonic()
+        record: dict[str, Any] = {"variant": variant, "rounds": []}
+        try:
+            state, record["rounds"] = self.run(outer, first)
+            record["heldout"] = self.rewards(state, self.config.sampling.temperature)
+        except InvalidValueError as error:
+            record["failed"] = str(error)
+        return record | {"seconds": time.monotonic() - began}
+
+
+def add_options(command: argparse.ArgumentParser, *, config: str, seeds: str) -> None:
+    """Adds the options of a command that makes records, with its defaults."""
+    command.add_argument("--config", default=config)
+    command.add_argument("--seeds", default=seeds)
+    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config")
+
+
+def write_records(
+    options: argparse.Namespace,
+    known: Sequence[Mapping[str, Any]],
+    make: Callable[[dict[str, str], Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]],
+) -> None:
+    """Adds records of all seeds to a file, each when it is made, and prints a line about it.
+
+    Args:
+      options: those of `add_options`, and the file.
+      known: the records that the file has.
+      make: returns a seed's further records, given the fields of its config and the records that the file has of it.
+    """
+    overrides = dict(field.partition("=")[::2] for field in options.set)
+    with JsonlWriter(options.file) as writer:
+        for seed in map(int, options.seeds.split(",")):
+            own = [record for record in known if record["seed"] == seed]
+            for record in make(overrides | {"seed": str(seed)}, own):
+                writer.write({"seed": seed, "config": options.config, "set": overrides} | record)
+                short = {name: record[name] for name in ("task", "variant", "failed", "seconds") if name in record}
+                reward = {"heldout": round(statistics.fmean(record["heldout"]), 4)} if "heldout" in record else {}
+                print(json.dumps({"seed": seed} | reward | short), flush=True)
+
 
 def _metrics(done: Round, report: Report) -> dict[str, float]:
     rewards = [outcome.reward for outcome in done.outcomes]
@@ -160,14 +200,7 @@ def compare(config: Any, outers: Mapping[str, OuterUpdate], known: set[str]) -> 
         if variant in known:
             continue
         first = first or comparison.first_round()
-        began = time.monotonic()
-        record: dict[str, Any] = {"variant": variant, "rounds": []}
-        try:
-            state, record["rounds"] = comparison.run(outer, first)
-            record["heldout"] = comparison.rewards(state, config.sampling.temperature)
-        except InvalidValueError as error:
-            record["failed"] = str(error)
-        yield record | {"seconds": time.monotonic() - began}
+        yield comparison.attempt(variant, outer, first)
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -221,25 +254,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for command in (run, shown):
         command.add_argument("file", type=pathlib.Path, help="JSON lines")
     run.add_argument("variants", nargs="+")
-    run.add_argument("--config", default="quickstart")
-    run.add_argument("--seeds", default="1,2,3,4,5")
-    run.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config")
+    add_options(run, config="quickstart", seeds="1,2,3,4,5")
     options = parser.parse_args(argv)
     known = list(read_jsonl(options.file)) if options.file.exists() else []
     if options.command == "table":
         print(table(known))
         return
-    overrides = dict(field.partition("=")[::2] for field in options.set)
-    with JsonlWriter(options.file) as writer:
-        for seed in map(int, options.seeds.split(",")):
-            fields = overrides | {"seed": str(seed)}
-            outers = {variant: make_variant(options.config, fields, variant) for variant in options.variants}
-            done = {record["variant"] for record in known if record["seed"] == seed}
-            for record in compare(resolve(load_config(options.config, fields)), outers, done):
-                writer.write({"seed": seed, "config": options.config, "set": overrides} | record)
-                short = {key: value for key, value in record.items() if key not in ("heldout", "rounds")}
-                reward = statistics.fmean(record["heldout"]) if "heldout" in record else math.nan
-                print(json.dumps({"seed": seed, "heldout": round(reward, 4)} | short), flush=True)
+
+    def records(fields: dict[str, str], own: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        outers = {variant: make_variant(options.config, fields, variant) for variant in options.variants}
+        return compare(resolve(load_config(options.config, fields)), outers, {record["variant"] for record in own})
+
+    write_records(options, known, records)
 
 
 if __name__ == "__main__":

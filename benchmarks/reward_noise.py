@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import json
 import pathlib
 import statistics
 import time
@@ -41,7 +40,7 @@ from selfadapt import loop
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.errors import InvalidValueError
-from selfadapt.files import JsonlWriter, read_jsonl
+from selfadapt.files import read_jsonl
 from selfadapt.outer.halving import check
 from selfadapt.telemetry.statistics import bootstrap_interval
 from selfadapt.telemetry.variance import components, mean_squares
@@ -189,9 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name in ("choose", "train"):
             command.add_argument("strategies", nargs="+")
         if name in ("measure", "train"):
-            command.add_argument("--config", default="quickstart")
-            command.add_argument("--seeds", default="1")
-            command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a config's field")
+            outer_updates.add_options(command, config="quickstart", seeds="1")
         if name == "measure":
             command.add_argument("--runs", type=int, default=16)
     options = parser.parse_args(argv)
@@ -205,20 +202,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.command == "table":
         print(f"{outer_updates.table(known)}\n\n{updates_table(known)}")
         return
-    overrides = dict(field.partition("=")[::2] for field in options.set)
-    with JsonlWriter(options.file) as writer:
-        for seed in map(int, options.seeds.split(",")):
-            fields = overrides | {"seed": str(seed)}
-            own = [record for record in known if record["seed"] == seed]
-            if options.command == "measure":
-                config = resolve(load_config(options.config, fields))
-                records = measure(config, options.runs, {record["task"] for record in own})
-            else:
-                records = train(options.config, fields, strategies, {record["variant"] for record in own})
-            for record in records:
-                writer.write({"seed": seed, "config": options.config, "set": overrides} | record)
-                short = {name: record[name] for name in ("task", "variant", "failed", "seconds") if name in record}
-                print(json.dumps({"seed": seed} | short), flush=True)
+
+    def records(fields: dict[str, str], own: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        if options.command == "measure":
+            config = resolve(load_config(options.config, fields))
+            return measure(config, options.runs, {record["task"] for record in own})
+        return train(options.config, fields, strategies, {record["variant"] for record in own})
+
+    outer_updates.write_records(options, known, records)
 
 
 if __name__ == "__main__":

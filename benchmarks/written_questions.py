@@ -19,11 +19,9 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import json
 import math
 import pathlib
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,8 +33,8 @@ from selfadapt import loop
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.domains.knowledge import Knowledge
-from selfadapt.errors import InvalidValueError, UserError
-from selfadapt.files import JsonlWriter, read_jsonl
+from selfadapt.errors import UserError
+from selfadapt.files import read_jsonl
 from selfadapt.telemetry.statistics import bootstrap_interval, mean_interval, paired_difference, rank_correlation
 
 KINDS = ("given", "written")  # values of `config.domain.questions`
@@ -197,15 +195,8 @@ def train(path: str, overrides: Mapping[str, str], outer: str, known: set[str]) 
             yield {"variant": UNTRAINED, "heldout": comparison.rewards(comparison.state, temperature), "rounds": []}
         if variant in known:
             continue
-        began = time.monotonic()
-        record: dict[str, Any] = {"variant": variant, "rounds": []}
-        try:
-            update = outer_updates.make_variant(path, fields, outer)
-            state, record["rounds"] = comparison.run(update, comparison.first_round())
-            record["heldout"] = comparison.rewards(state, temperature)
-        except InvalidValueError as error:
-            record["failed"] = str(error)
-        yield record | {"seconds": time.monotonic() - began}
+        update = outer_updates.make_variant(path, fields, outer)
+        yield comparison.attempt(variant, update, comparison.first_round())
 
 
 def differences(records: Sequence[Mapping[str, Any]]) -> str:
@@ -239,9 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("file", type=pathlib.Path, help="JSON lines")
         if name in ("measure", "train"):
-            command.add_argument("--config", default="seal/self_written")
-            command.add_argument("--seeds", default="1")
-            command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a config's field")
+            outer_updates.add_options(command, config="seal/self_written", seeds="1")
         if name == "measure":
             command.add_argument("--runs", type=int, default=4)
         if name == "train":
@@ -254,20 +243,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.command == "table":
         print(f"{outer_updates.table(known)}\n\n{differences(known)}")
         return
-    overrides = dict(field.partition("=")[::2] for field in options.set)
-    with JsonlWriter(options.file) as writer:
-        for seed in map(int, options.seeds.split(",")):
-            fields = overrides | {"seed": str(seed)}
-            own = [record for record in known if record["seed"] == seed]
-            if options.command == "measure":
-                config = resolve(load_config(options.config, fields))
-                records = measure(config, options.runs, {record["task"] for record in own})
-            else:
-                records = train(options.config, fields, options.outer, {record["variant"] for record in own})
-            for record in records:
-                writer.write({"seed": seed, "config": options.config, "set": overrides} | record)
-                short = {name: record[name] for name in ("task", "variant", "failed", "seconds") if name in record}
-                print(json.dumps({"seed": seed} | short), flush=True)
+
+    def records(fields: dict[str, str], own: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        if options.command == "measure":
+            config = resolve(load_config(options.config, fields))
+            return measure(config, options.runs, {record["task"] for record in own})
+        return train(options.config, fields, options.outer, {record["variant"] for record in own})
+
+    outer_updates.write_records(options, known, records)
 
 
 if __name__ == "__main__":

@@ -231,10 +231,10 @@ def inner_update(config: ModelConfig, update: Update, most: int) -> Inner:
     Raises:
       InvalidValueError: it has a field that `adapt` has no counterpart of, or `steps_of` cannot use it.
     """
-    if update.loss != "all" or update.orthogonality:
+    if update.loss != "all" or update.orthogonality or update.divergence:
         raise InvalidValueError(
-            f"Update.loss is {update.loss!r} and Update.orthogonality {update.orthogonality}; an edit's lines are "
-            "trained with 'all' and without a penalty"
+            f"Update.loss is {update.loss!r}, Update.orthogonality {update.orthogonality} and Update.divergence "
+            f"{update.divergence}; an edit's lines are trained with 'all' and without a penalty"
         )
     clip = None if update.max_grad_norm is None else np.float32(update.max_grad_norm)
     return Inner(

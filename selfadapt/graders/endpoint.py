@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfadapt.graders.model import JUDGE_FIELDS, judge_prompt, parse_verdict
 from selfadapt.graders.text import GradeItem
-from selfadapt.models.endpoint import OPENAI, Endpoint
+from selfadapt.models.endpoint import Endpoint
 from selfadapt.templates import check_template
 
 
@@ -17,51 +16,19 @@ class EndpointJudge(Endpoint):
 
     _called = "the judge"
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        url: str = OPENAI,
-        api_key_env: str | None = "OPENAI_API_KEY",
-        cache: str | pathlib.Path | None = None,
-        max_requests: int | None = None,
-        concurrency: int = 8,
-        attempts: int = 5,
-        backoff: float = 1.0,
-        timeout: float = 60.0,
-        parameters: Mapping[str, Any] | None = None,
-        prompt: str = "",
-    ):
+    def __init__(self, model: str, *, parameters: Mapping[str, Any] | None = None, prompt: str = "", **options: Any):
         """Describes the judge; nothing is sent before `grade`.
 
         Args:
           model: the model's name at the endpoint.
-          url: this and the following arguments up to `timeout` are those of `selfadapt.models.endpoint.Endpoint`.
-          api_key_env: see there.
-          cache: see there.
-          max_requests: see there.
-          concurrency: see there.
-          attempts: see there.
-          backoff: see there.
-          timeout: see there.
           parameters: further fields of the request's body; by default `{"temperature": 0}`.
           prompt: the template of the judge's prompt, see `judge_prompt`; "" for the built-in one.
+          **options: the other arguments of `selfadapt.models.endpoint.Endpoint`, such as `url` and `cache`.
 
         Raises:
           ValueError: an argument is out of range, or the key's environment variable is not set.
         """
-        super().__init__(
-            model,
-            url=url,
-            api_key_env=api_key_env,
-            cache=cache,
-            max_requests=max_requests,
-            concurrency=concurrency,
-            attempts=attempts,
-            backoff=backoff,
-            timeout=timeout,
-            parameters={"temperature": 0} if parameters is None else parameters,
-        )
+        super().__init__(model, parameters={"temperature": 0} if parameters is None else parameters, **options)
         self._prompt = check_template(prompt, "the judge's prompt", JUDGE_FIELDS) if prompt else ""
 
     def grade(self, items: Sequence[GradeItem]) -> list[float]:

@@ -101,3 +101,11 @@ def test_unequal_axes_and_updates_without_a_counterpart_are_errors(model):
         functional.inner_update(model.config, UPDATE.replace(loss="target"), 3)
     with pytest.raises(InvalidValueError, match="most is 0"):
         functional.steps_of(UPDATE, 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss": "target"}, {"orthogonality": 0.5}, {"divergence": 0.5, "anchors": ("It is old.",)}]
+)
+def test_an_inner_update_with_what_has_no_counterpart_is_an_error(model, changes):
+    with pytest.raises(InvalidValueError, match="an edit's lines are trained with 'all' and without a penalty"):
+        functional.inner_update(model.config, UPDATE.replace(**changes), most=2)
