@@ -31,10 +31,12 @@ NONE, PASSAGE, ORACLE = "none", "passage", "oracle"
 RANDOM, CONSTANT = "random", "constant"
 EQUAL_STEPS, EQUAL_TOKENS = "passage, equal steps", "passage, equal tokens"
 LOW_TEMPERATURE = "untrained, low temperature"
+OTHERS = "edits of other tasks"
 NOTES = {
     EQUAL_STEPS: "the passage alone, with as many optimizer steps as the last policy's edits get",
     EQUAL_TOKENS: "the passage alone, trained on as many tokens as the last policy's edits have",
     LOW_TEMPERATURE: "the untrained policy's edits, sampled at a low temperature",
+    OTHERS: "the last policy's edits, each of which is applied to the next held-out task",
 }
 LACKING = "the file has fewer texts of this passage"  # the status of an edit
 _MOVED = " edits on untrained weights"
@@ -258,6 +260,9 @@ class Evaluation:
             edits = self._sampled(LOW_TEMPERATURE, self._start, cooler, place.within("low temperature sample"))
             low = loop.applied(domain, self.tasks, edits)
             yield self._scored(LOW_TEMPERATURE, student, low, place.within(LOW_TEMPERATURE), 0, "control")
+        if len(self.tasks) > 1:
+            others = loop.applied(domain, self.tasks, self._moved(self._policy_edits(state)))
+            yield self._scored(OTHERS, student, others, place.within(OTHERS), state.round, "control")
         if state.round and state.student is not student:
             name = on_untrained(policy_row(state.round))
             yield self._scored(name, student, pairs, place.within("on untrained"), state.round, "control")
@@ -268,6 +273,11 @@ class Evaluation:
             place = self._stored.round(state.round).within("heldout").within("sample")
             self._edits = {name: self._sampled(name, state, self._settings, place)}
         return self._edits[name]
+
+    def _moved(self, edits: Sequence[Edit]) -> list[Edit]:
+        """Returns each edit as one of the next held-out task, the last task's as those of the first."""
+        following = {task.id: self.tasks[at + 1 - len(self.tasks)].id for at, task in enumerate(self.tasks)}
+        return [dataclasses.replace(edit, task_id=following[edit.task_id]) for edit in edits]
 
     def _sampled(self, name: str, state: State, settings: Settings, place: Units) -> list[Edit]:
         with self._phase("sample", len(self.tasks), name, state.round) as advance, place.active():

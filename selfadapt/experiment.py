@@ -300,8 +300,8 @@ def _summary(config: Any, record: Record, seconds: dict[str, float], given: Sequ
     names = [row.name for row in given]
     pairs = [(last, UNTRAINED), *((name, UNTRAINED) for name in policies[1:-1])]
     pairs += [(UNTRAINED, evaluate.PASSAGE), (last, evaluate.EQUAL_STEPS), (last, evaluate.EQUAL_TOKENS)]
-    pairs += [(last, evaluate.LOW_TEMPERATURE), (transferred, UNTRAINED), (last, evaluate.RANDOM)]
-    pairs += [(last, evaluate.CONSTANT), *((name, UNTRAINED) for name in names)]
+    pairs += [(last, evaluate.LOW_TEMPERATURE), (transferred, UNTRAINED), (last, evaluate.OTHERS)]
+    pairs += [(last, evaluate.RANDOM), (last, evaluate.CONSTANT), *((name, UNTRAINED) for name in names)]
     pairs += [*((last, name) for name in names if last != UNTRAINED), (evaluate.ORACLE, last)]
     ladder = (evaluate.NONE, evaluate.PASSAGE, evaluate.RANDOM, *policies, evaluate.CONSTANT, *names, evaluate.ORACLE)
     notes = evaluate.NOTES | {transferred: evaluate.ON_UNTRAINED_NOTE}

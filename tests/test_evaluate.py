@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from selfadapt import ContextEdit, Outcome, Question, Task, Update, loop
+from selfadapt import ContextEdit, Edit, Outcome, Question, Task, Update, loop
 from selfadapt.checkpoint.units import Units
 from selfadapt.errors import InvalidEdit, InvalidValueError
 from selfadapt.evaluate import Evaluation, references
@@ -59,14 +59,17 @@ def scored(monkeypatch):
     return calls
 
 
-def rows(domain, search=(), given=()):
+def evaluation(domain, tasks=HELD_OUT, search=(), given=()):
     @contextlib.contextmanager
     def phase(name, total, label, round):
         yield lambda count: None
 
     policy = Policy("model")
-    evaluation = Evaluation(domain, HELD_OUT, SETTINGS, State(policy, policy), Units(), phase, 0.3, search, given)
-    return {row.name: row for row in evaluation.references()}
+    return Evaluation(domain, tasks, SETTINGS, State(policy, policy), Units(), phase, 0.3, search, given)
+
+
+def rows(domain, search=(), given=()):
+    return {row.name: row for row in evaluation(domain, search=search, given=given).references()}
 
 
 def test_a_domain_that_trains_on_nothing_without_an_edit_has_no_row_of_that(scored):
@@ -95,6 +98,20 @@ def test_the_best_constant_edit_is_found_on_training_tasks_and_scored_on_the_oth
         "training_reward": 5.0,
         "inner_updates": 4 * 2 * 2,
     }
+
+
+def test_edits_of_other_tasks_are_the_policys_moved_on_by_one_task(scored, monkeypatch):
+    def sample(policy, domain, tasks, settings, advance=None):
+        return [Edit(task.id, sample, "", f"{task.id[-1]}{sample}") for task in tasks for sample in range(2)]
+
+    monkeypatch.setattr(loop, "sample", sample)
+    policy = Policy("model")
+    state, three = State(policy, policy), [*HELD_OUT, Task("held2", "", ())]
+    found = {row.name: row for row in evaluation(Domain(), three).controls(state)}
+    moved = [(edit.task_id, edit.text) for edit, _ in found["edits of other tasks"].pairs]
+    tasks = ["held1", "held1", "held2", "held2", "held0", "held0"]
+    assert moved == list(zip(tasks, ["00", "01", "10", "11", "20", "21"], strict=True))
+    assert "edits of other tasks" not in [row.name for row in evaluation(Domain(), HELD_OUT[:1]).controls(state)]
 
 
 class Referenced(Domain):

@@ -964,6 +964,28 @@ FAULTS = (
             'edits = [Edit(task.id, number, "", text) for number, text in enumerate(texts) for task in self._search]',
             'edits = [Edit(task.id, number, "", text) for number, text in enumerate(texts) for task in self.tasks]',
         ),
+        (
+            "edits of other tasks are the task's own",
+            "following = {task.id: self.tasks[at + 1 - len(self.tasks)].id for at, task in enumerate(self.tasks)}",
+            "following = {task.id: self.tasks[at].id for at, task in enumerate(self.tasks)}",
+            "test_edits_of_other_tasks_are_the_policys_moved_on_by_one_task",
+        ),
+    ),
+    *_faults(
+        "benchmarks/seeds.py",
+        "tests/benchmarks/test_seeds.py",
+        (
+            "runs are compared with those of other seeds",
+            'other = by_key.get((summary["model"], summary["seed"]))',
+            'other = by_key.get((summary["model"], 1 - summary["seed"]))',
+            "test_runs_are_compared_with_others_of_the_same_seed_and_model",
+        ),
+        (
+            "differences of all measures of a protocol are shown as one",
+            'if pair.get("measure") in (None, measure):',
+            "if pair:",
+            "test_one_measure_of_a_protocol_is_shown",
+        ),
     ),
     *_faults(
         "selfadapt/domains/tiny/grids/dsl.py",
