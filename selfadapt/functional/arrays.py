@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from selfadapt.parallel import sharding
+
 Array = jax.Array
+
+
+def of_edits(tree: Any, samples: int) -> Any:
+    """Returns arrays of contexts, `[C, ...]`, as those of each context's edits, `[C * samples, ...]`, sharded."""
+
+    def repeated(leaf):
+        leaf = jnp.repeat(jnp.asarray(leaf), samples, axis=0)
+        return sharding.shard(leaf, "adapters", *[None] * (leaf.ndim - 1))
+
+    return jax.tree.map(repeated, tree)
 
 
 def valid(lengths: Array, width: int) -> Array:

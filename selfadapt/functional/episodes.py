@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from selfadapt.errors import InvalidValueError
+from selfadapt.functional.arrays import of_edits
 from selfadapt.functional.encoding import Contexts, Vocabulary
 from selfadapt.functional.lines import packed_rows, split_lines, training_rows
 from selfadapt.functional.sampling import Sampled, sample
@@ -17,7 +18,6 @@ from selfadapt.functional.training import Inner, adapt
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Lora
-from selfadapt.parallel import sharding
 
 Array = jax.Array
 
@@ -146,11 +146,6 @@ def edit_rewards(
     if reward not in REWARDS:
         raise InvalidValueError(f"reward is {reward!r}; it must be one of {', '.join(REWARDS)}")
     count, samples = lengths.shape
-
-    def of_edits(leaf):  # of each context, for each of its edits: [C, ...] to [C * S, ...]
-        leaf = jnp.repeat(jnp.asarray(leaf), samples, axis=0)
-        return sharding.shard(leaf, "adapters", *[None] * (leaf.ndim - 1))
-
     most = inner.steps.rate.shape[0] - 2  # lines, beside the passage
     end = jnp.asarray(vocabulary.row_end)
     line_width = contexts.prefixes.tokens.shape[-1] + line_tokens + len(end)
@@ -163,7 +158,8 @@ def edit_rewards(
     lines = split_lines(
         tokens.reshape(count * samples, -1), lengths.reshape(-1), jnp.asarray(vocabulary.kinds), most, line_tokens
     )
-    prefixes, passages = (jax.tree.map(of_edits, texts) for texts in (contexts.prefixes, contexts.passages))
+    each = of_edits(contexts, samples)
+    prefixes, passages = each.prefixes, each.passages
     rows, row_lengths = training_rows(lines, prefixes.tokens, prefixes.lengths, end, line_width)
     counts = lines.counts + (passages.lengths > 0)
     steps = jax.tree.map(lambda leaf: jnp.asarray(leaf)[counts], inner.steps)
@@ -187,19 +183,18 @@ def edit_rewards(
         optimizer=inner.optimizer,
         remat=remat,
     )
-    answer_lengths = of_edits(contexts.answers.lengths)
     scores = score(
         params,
         config,
         adapted.lora,
-        of_edits(contexts.questions.tokens),
-        of_edits(contexts.questions.lengths),
-        of_edits(contexts.answers.tokens),
-        answer_lengths,
+        each.questions.tokens,
+        each.questions.lengths,
+        each.answers.tokens,
+        each.answers.lengths,
         vocabulary.answer_ends,
     )
     values = scores.logprobs if reward == "log_likelihood" else scores.exact
-    questions = (answer_lengths > 0).sum(-1)
+    questions = (each.answers.lengths > 0).sum(-1)
 
     def by_edit(leaf):
         return leaf.reshape(count, samples, *leaf.shape[1:])

@@ -13,7 +13,7 @@ import optax
 from selfadapt.engine.adapt.optimizers import find_optimizer
 from selfadapt.engine.policy import Loss, Rows, Trainable, Trained, programs
 from selfadapt.errors import InvalidValueError
-from selfadapt.functional.arrays import join, valid
+from selfadapt.functional.arrays import join, of_edits, valid
 from selfadapt.functional.encoding import Contexts, Vocabulary
 from selfadapt.functional.episodes import Rewards, episode
 from selfadapt.functional.sampling import Sampled
@@ -195,12 +195,9 @@ def _advantages(state: Writer, rewards: Array, outer: Outer) -> tuple[Writer, Ar
 def _rows(contexts: Contexts, edits: Sampled, advantages: Array) -> Rows:
     """Returns a row for each edit: its prompt and its tokens."""
     samples, new_tokens = edits.tokens.shape[1:]
-
-    def of_edits(leaf):
-        return jnp.repeat(jnp.asarray(leaf), samples, axis=0)
-
-    prompts, start = of_edits(contexts.prompts.tokens), of_edits(contexts.prompts.lengths)
-    tokens, lengths = join(prompts, start, edits.tokens.reshape(-1, new_tokens), edits.lengths.reshape(-1))
+    prompts = of_edits(contexts.prompts, samples)
+    start = prompts.lengths
+    tokens, lengths = join(prompts.tokens, start, edits.tokens.reshape(-1, new_tokens), edits.lengths.reshape(-1))
     width = tokens.shape[-1]
     mask = valid(lengths, width) & ~valid(start, width)
     place = jnp.clip(jnp.arange(width) - start[:, None], 0, new_tokens - 1)
