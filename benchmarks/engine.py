@@ -296,7 +296,7 @@ def measure_memory(size: Size) -> dict[str, float]:
         "weights": sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)),
         "adapters_and_moments": 3 * len(updates) * each,
         "gradients": len(streams) * slots * each,
-        "activations": memory.activation_bytes(config, tokens, size.medium_time, plan.remat, 4),
+        "activations": memory.activation_bytes(config, tokens, size.medium_time, step.shape in plan.remat, 4),
     }
     least = {name: value / 2**20 for name, value in least.items()}
     return {"peak": resident() - empty, "least": sum(least.values()), **least, "process_before": empty}

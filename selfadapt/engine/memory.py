@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfadapt.engine import runtime
+from selfadapt.engine import runtime, vocabulary
 from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
 from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
 from selfadapt.errors import OutOfMemoryError
@@ -29,6 +29,7 @@ ACCELERATOR_STEP_TOKENS = (4096, 65536)
 # What a training step holds of each adapter in it, in sizes of its parameters: during the passes, and when activations
 # are freed and the step is taken (then the optimizer's state too, old and new). From programs compiled for TPUs.
 PASS_COPIES, STEP_COPIES = 3, 5
+LOGITS_COPIES = 2  # that the loss of a chunk holds
 FROZEN_COPIES = 2  # of a frozen adapter in a training step: as it is gathered, and with the layers first
 
 
@@ -59,19 +60,33 @@ def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor
     features = 0
     for name in targets:
         for axis, size in zip(PROJECTION_AXES[name], config.projections()[name], strict=True):
-            features += size if axis == "hidden" or size % tensor else size // tensor
+            features += size if axis == "hidden" else _part(size, tensor)
     return 4 * config.num_layers * rank * features
 
 
-def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int) -> int:
-    """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`."""
-    wide = config.num_heads * config.head_dim + 2 * config.num_kv_heads * config.head_dim
-    layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * config.intermediate_size))
-    scores = tokens * score_bytes(config, time)
+def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int, tensor: int = 1) -> int:
+    """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`.
+
+    They are those of each of `tensor` devices, which divide the heads and the MLP's features.
+    """
+    wide = (_part(config.num_heads, tensor) + 2 * _part(config.num_kv_heads, tensor)) * config.head_dim
+    layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * _part(config.intermediate_size, tensor)))
+    scores = tokens * score_bytes(config, time) * _part(config.num_heads, tensor) // config.num_heads
     kept = scores if time <= LONGEST_AT_ONCE else 0  # of each layer; long rows compute them again
     if not remat:
         return scores - kept + config.num_layers * (layer + kept)
     return layer + scores + config.num_layers * tokens * itemsize * config.hidden_size
+
+
+def loss_bytes(config: ModelConfig, tokens: int, platform: str, tensor: int = 1) -> int:
+    """Estimates the bytes of the logits of `tokens` tokens, and of their gradient, that exist at a time."""
+    chunk = min(tokens, vocabulary.chunk_bytes(config, platform) // (4 * config.vocab_size))
+    return LOGITS_COPIES * 4 * chunk * _part(config.vocab_size, tensor)
+
+
+def _part(size: int, tensor: int) -> int:
+    """Returns the size on each of `tensor` devices of an axis that they divide if they can."""
+    return size if size % tensor else size // tensor
 
 
 def divided(adapters: int, mesh: Any) -> tuple[int, int]:
@@ -92,14 +107,14 @@ class AdaptPlan:
       stream: adapters of a chunk that share training steps; the streams of a chunk run side by side.
       shard: adapters of a stream that one shard of the mesh holds; all of them without a mesh.
       step_tokens: the least and the most tokens that a training step aims at, on each shard.
-      remat: whether activations are recomputed in the backward pass.
+      remat: the shapes of micro-batches whose activations are recomputed in the backward pass.
     """
 
     chunk: int
     stream: int
     shard: int
     step_tokens: tuple[int, int]
-    remat: bool
+    remat: tuple[Shape, ...] = ()
 
     def slots(self, shape: Shape) -> int:
         """Returns how many adapters of each shard a training step of a shape has slots for, a power of two.
@@ -128,8 +143,8 @@ def plan_adapt(
 ) -> AdaptPlan:
     """Chooses chunks, the size of training steps and rematerialization so that training fits in memory.
 
-    Memory is that of each device. A mesh's shards divide the adapters of a chunk (the rows, where there is only
-    one), and its `tensor` axis the wider features. What these save of the activations is left as a reserve.
+    Memory is that of each device, for the training steps that `AdaptPlan.slots` makes of these micro-batches. A mesh's
+    shards divide the adapters of a chunk (the rows, where there is only one), and its `tensor` axis the wider features.
 
     Args:
       config: the architecture.
@@ -159,48 +174,51 @@ def plan_adapt(
     factors = abstract_lora(config, 1, rank, targets, None)
     moments = state_copies(optimizer_of(updates[0]), (factors.a, factors.b))
     kept = 1 + moments + parts  # parameters and the optimizer's state; the accumulated gradient if steps have parts
-    shapes = {one.shape for own in micro_batches for one in own} or {Shape(1, 1, False, True)}
+    found = {one.shape for own in micro_batches for one in own} or {Shape(1, 1, False, True)}
+    shapes = sorted(found, key=dataclasses.astuple)
     largest = max(shape.tokens for shape in shapes)
-    smallest = min(shapes, key=lambda shape: shape.tokens)
     time = max(max(shape.time, shape.anchor_time) for shape in shapes)
     itemsize = np.dtype(params["norm"].dtype).itemsize
-    least, most = STEP_TOKENS.get(runtime.platform(mesh), ACCELERATOR_STEP_TOKENS)
+    platform = runtime.platform(mesh)
+    least, most = STEP_TOKENS.get(platform, ACCELERATOR_STEP_TOKENS)
     tokens = max(largest, most)
-    streams, (shards, _) = runtime.parallel_streams(mesh), divided(len(updates), mesh)
+    streams, (shards, row_shards) = runtime.parallel_streams(mesh), divided(len(updates), mesh)
 
-    def plan(tokens: int, remat: bool, chunk: int) -> AdaptPlan:
+    def plan(tokens: int, chunk: int, remat: tuple[Shape, ...] = ()) -> AdaptPlan:
         stream = -(-chunk // streams)
         shard = -(-stream // shards)
-        return AdaptPlan(chunk=chunk, stream=stream, shard=shard, step_tokens=(min(least, tokens), tokens), remat=remat)
+        return AdaptPlan(chunk, stream, shard, (min(least, tokens), tokens), remat)
 
-    def needed(tokens: int, remat: bool, chunk: int) -> float:
-        at_once = min(streams, chunk)
-        slots = at_once * plan(tokens, remat, chunk).slots(smallest)
-        activations = activation_bytes(config, tokens * at_once, time, remat, itemsize)
-        passing = activations + slots * (PASS_COPIES * each + FROZEN_COPIES * under)
+    def needed(plan: AdaptPlan, shape: Shape) -> float:
+        slots = min(streams, plan.chunk) * plan.slots(shape)
+        rows, anchors = (-(-count // row_shards) for count in (shape.rows, shape.anchor_rows))
+        own = slots * (rows * shape.time + anchors * shape.anchor_time)
+        longest = max(shape.time, shape.anchor_time)
+        passing = activation_bytes(config, own, longest, shape in plan.remat, itemsize, tensor)
+        passing += loss_bytes(config, own, platform, tensor) + slots * (PASS_COPIES * each + FROZEN_COPIES * under)
         stepping = (STEP_COPIES + 2 * moments) * slots * each
-        return -(-chunk // shards) * (kept * each + under) + max(passing, stepping)
+        return -(-plan.chunk // shards) * (kept * each + under) + max(passing, stepping)
 
-    def fits(tokens: int, remat: bool, chunk: int) -> bool:
-        return needed(tokens, remat, chunk) <= budget
+    def too_large(plan: AdaptPlan) -> tuple[Shape, ...]:
+        return tuple(shape for shape in shapes if needed(plan, shape) > budget)
 
     chunk = len(updates)
-    remat = not fits(tokens, False, chunk)
-    # Small training steps are slow where each one reads all weights for few tokens, so fewer adapters at once are tried
-    # first.
-    while tokens > max(largest, least) and not fits(tokens, remat, chunk):
+    # Activations are recomputed only where those of the smallest training steps that suit the machine do not fit. Still
+    # smaller ones are slow, since each reads all weights for few tokens: fewer adapters at once are tried before.
+    remat = too_large(plan(max(largest, least), chunk))
+    while tokens > max(largest, least) and too_large(plan(tokens, chunk, remat)):
         tokens = max(largest, least, tokens // 2)
-    while chunk > shards and not fits(tokens, remat, chunk):
+    while chunk > shards and too_large(plan(tokens, chunk, remat)):
         chunk = sharding.round_up(-(-chunk // 2), shards)
-    while tokens > largest and not fits(tokens, remat, chunk):
+    while tokens > largest and too_large(plan(tokens, chunk, remat)):
         tokens = max(largest, tokens // 2)
-    if not fits(tokens, remat, chunk):
+    if too_large(chosen := plan(tokens, chunk, remat)):
+        most_needed = max(needed(chosen, shape) for shape in shapes)
         raise OutOfMemoryError(
-            f"one adapter of rank {rank} on rows of {time} tokens needs about "
-            f"{needed(tokens, remat, chunk) / 2**20:.0f} MiB and {budget / 2**20:.0f} MiB are free; shorten the "
-            "sequences or lower the rank or the batch size"
+            f"one adapter of rank {rank} on rows of {time} tokens needs about {most_needed / 2**20:.0f} MiB and "
+            f"{budget / 2**20:.0f} MiB are free; shorten the sequences or lower the rank or the batch size"
         )
-    return plan(tokens, remat, chunk)
+    return plan(tokens, chunk, too_large(plan(tokens, chunk)))  # of fewer adapters at once activations may fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +234,13 @@ class RowsPlan:
     remat: bool
 
 
-def plan_rows(config: ModelConfig, longest: int, itemsize: int, mesh: Any, budget: int) -> RowsPlan:
+def plan_rows(config: ModelConfig, longest: int, most: int, itemsize: int, mesh: Any, budget: int) -> RowsPlan:
     """Chooses the size of micro-batches and rematerialization so that a forward and backward pass fits in memory.
 
     Args:
       config: the architecture.
       longest: tokens of the longest row.
+      most: the most rows of an optimizer step.
       itemsize: bytes of a parameter.
       mesh: the mesh.
       budget: bytes for activations on each device.
@@ -229,14 +248,21 @@ def plan_rows(config: ModelConfig, longest: int, itemsize: int, mesh: Any, budge
     Raises:
       OutOfMemoryError: not even one row fits.
     """
-    _, tokens = STEP_TOKENS.get(runtime.platform(mesh), ACCELERATOR_STEP_TOKENS)
-    tokens = max(tokens, longest)
-    remat = activation_bytes(config, tokens, longest, False, itemsize) > budget
-    while tokens > longest and activation_bytes(config, tokens, longest, remat, itemsize) > budget:
+    platform, tensor = runtime.platform(mesh), 1 if mesh is None else mesh.shape["tensor"]
+    _, tokens = STEP_TOKENS.get(platform, ACCELERATOR_STEP_TOKENS)
+    rows = -(-power_of_two(most) // sharding.num_shards(mesh))
+    tokens = max(longest, min(tokens, rows * longest))
+
+    def needed(tokens: int, remat: bool) -> int:
+        activations = activation_bytes(config, tokens, longest, remat, itemsize, tensor)
+        return activations + loss_bytes(config, tokens, platform, tensor)
+
+    remat = needed(tokens, False) > budget
+    while tokens > longest and needed(tokens, remat) > budget:
         tokens = max(longest, tokens // 2)
-    if (needed := activation_bytes(config, tokens, longest, remat, itemsize)) > budget:
+    if (least := needed(tokens, remat)) > budget:
         raise OutOfMemoryError(
-            f"training on one text of {longest} tokens needs about {needed / 2**20:.0f} MiB and "
+            f"training on one text of {longest} tokens needs about {least / 2**20:.0f} MiB and "
             f"{budget / 2**20:.0f} MiB are free; shorten prompts or edits"
         )
     return RowsPlan(tokens, remat)

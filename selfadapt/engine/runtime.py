@@ -53,6 +53,12 @@ def platform(mesh: Any) -> str:
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
+def current_platform() -> str:
+    """Returns the platform that a program is traced for: that of the mesh in use, or of the default device."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 @functools.cache
 def compiler_options(kind: str) -> dict[str, str | bool]:
     """Returns options for `jax.jit` on a platform: none on accelerators, or where this XLA does not know them."""

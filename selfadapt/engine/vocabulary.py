@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from selfadapt.engine import runtime
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.parallel import sharding
@@ -16,6 +17,14 @@ from selfadapt.parallel import sharding
 Array = jax.Array
 
 LOGITS_BYTES = 64 * 2**20  # the most that a chunk of logits takes; chunks are recomputed in the backward pass
+# Each chunk reads the projection three times, in both passes and for the recomputed logits. An accelerator computes
+# with a weight for several hundred tokens in the time that it takes to read it, so there a chunk has as many.
+ACCELERATOR_TOKENS = 1024
+
+
+def chunk_bytes(config: ModelConfig, platform: str) -> int:
+    """Returns the most bytes of the logits of a chunk on each data-parallel shard, on a platform such as "tpu"."""
+    return LOGITS_BYTES if platform == "cpu" else max(LOGITS_BYTES, 4 * ACCELERATOR_TOKENS * config.vocab_size)
 
 
 def over_tokens(
@@ -24,12 +33,13 @@ def over_tokens(
     config: ModelConfig,
     hidden: Array,
     targets: Array,
-    logits_bytes: int = LOGITS_BYTES,
+    logits_bytes: int | None = None,
+    sets: int = 1,
 ) -> Any:
     """Returns what a function makes of the logits of each token, in float32.
 
     The projection to the vocabulary is done in chunks of tokens, whose logits are recomputed in the backward pass, if
-    the logits of all tokens would take more than `logits_bytes`.
+    the logits of all tokens would take more than a chunk.
 
     Args:
       function: maps logits `[..., vocab]` and the targets of their tokens to a pytree of arrays `[...]`.
@@ -37,7 +47,8 @@ def over_tokens(
       config: the architecture.
       hidden: the decoder's output, `[adapters, rows, time, hidden]`.
       targets: token ids, `[adapters, rows, time]`, or features of each token, `[adapters, rows, time, ...]`.
-      logits_bytes: the size of a chunk's logits on each data-parallel shard, in bytes.
+      logits_bytes: the size of a chunk's logits on each data-parallel shard, in bytes; `chunk_bytes` by default.
+      sets: how many logits the function has of each token, its own included.
 
     Returns:
       The function's pytree, with arrays `[adapters, rows, time]`.
@@ -49,7 +60,8 @@ def over_tokens(
     shards = sharding.current_num_shards()  # a chunk has as many tokens of each
     whole = hidden.shape[:3]
     count = math.prod(whole) // shards
-    chunks = math.ceil(count * config.vocab_size * 4 / logits_bytes)
+    limit = chunk_bytes(config, runtime.current_platform()) if logits_bytes is None else logits_bytes
+    chunks = math.ceil(sets * count * config.vocab_size * 4 / limit)
     if chunks <= 1:
         return projected(hidden, targets)
     size = math.ceil(count / chunks)

@@ -43,10 +43,10 @@ def full_finetuning(phase: str, update: Update, model: Model, machine: Machine, 
     lengths = [len(sequence.ids) for sequence in sequences]
     longest = schedule.row_length(max(lengths))
     budget = int(memory.SHARE * (machine.memory - held - weights - moments)) - 2 * weights
-    plan = memory.plan_rows(model.config, longest, model.dtype.itemsize, machine.mesh, budget)
+    steps, most = steps_of(update, sequences), update.batch_size * update.gradient_accumulation
+    plan = memory.plan_rows(model.config, longest, most, model.dtype.itemsize, machine.mesh, budget)
     runs: collections.Counter[tuple[int, int]] = collections.Counter()
     tokens: collections.Counter[tuple[int, int]] = collections.Counter()
-    steps, most = steps_of(update, sequences), update.batch_size * update.gradient_accumulation
     for step in steps:
         for batch in micro_batches(lengths, step.groups, most=most, tokens=plan.tokens, shards=machine.shards):
             shape = batch.rows, batch.time

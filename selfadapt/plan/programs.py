@@ -248,6 +248,7 @@ class Planner:
         finished = device_bytes(self._trained(updates))
         for program in sorted(programs.values(), key=lambda each: -each.step.rows * each.step.shape.time):
             stream, step = program.stream, program.step
+            remat = step.shape in stream.plan.remat
             state = training_step.abstract_state(
                 self._trained(stream.updates), machine.mesh, optimizer=stream.optimizer, accumulate=stream.accumulates
             )
@@ -258,7 +259,7 @@ class Planner:
                 name=f"{phase} {slots}x{rows}x{time}"
                 + (", packed" if step.shape.packed else "")
                 + ("" if step.shape.whole else ", part of a step")
-                + (", remat" if stream.plan.remat else ""),
+                + (", remat" if remat else ""),
                 phase=phase,
                 runs=program.runs * chunks,
                 tokens=program.tokens / program.runs,
@@ -281,7 +282,7 @@ class Planner:
                     machine.mesh,
                     config=config,
                     optimizer=stream.optimizer,
-                    remat=stream.plan.remat,
+                    remat=remat,
                     shards=stream.shards,
                 ),
             )

@@ -662,6 +662,52 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/engine/memory.py",
+        "tests/engine/test_memory.py",
+        (
+            "activations are recomputed for steps that are larger than those that run",
+            "slots = min(streams, plan.chunk) * plan.slots(shape)",
+            "slots = min(streams, plan.chunk) * plan.step_tokens[1] // shape.tokens",
+            "test_activations_are_kept_where_those_of_the_step_that_runs_fit",
+        ),
+        (
+            "activations are recomputed rather than training steps made smaller",
+            "remat = too_large(plan(max(largest, least), chunk))",
+            "remat = too_large(plan(tokens, chunk))",
+            "test_training_steps_are_smaller_rather_than_activations_recomputed",
+        ),
+        (
+            "short rows recompute activations if long ones must",
+            "return tuple(shape for shape in shapes if needed(plan, shape) > budget)",
+            "return tuple(shapes) if any(needed(plan, shape) > budget for shape in shapes) else ()",
+            "test_short_rows_keep_activations_where_long_ones_do_not",
+        ),
+        (
+            "activations are recomputed although fewer adapters leave room for them",
+            "return plan(tokens, chunk, too_large(plan(tokens, chunk)))  # of fewer adapters at once activations may fit",
+            "return plan(tokens, chunk, remat)",
+            "test_fewer_adapters_at_once_leave_room_for_activations",
+        ),
+        (
+            "the features that devices divide count whole",
+            "return size if size % tensor else size // tensor",
+            "return size",
+            "test_devices_that_divide_the_features_keep_more",
+        ),
+        (
+            "rows that devices divide count whole",
+            "rows, anchors = (-(-count // row_shards) for count in (shape.rows, shape.anchor_rows))",
+            "rows, anchors = shape.rows, shape.anchor_rows",
+            "test_devices_that_divide_the_rows_of_one_adapter_keep_more",
+        ),
+        (
+            "a policy recomputes activations for more rows than a step has",
+            "tokens = max(longest, min(tokens, rows * longest))",
+            "tokens = max(longest, tokens)",
+            "test_a_policy_keeps_activations_where_those_of_the_rows_of_a_step_fit",
+        ),
+    ),
+    *_faults(
         "selfadapt/engine/vocabulary.py",
         "tests/engine/adapt/test_token_losses.py",
         (
@@ -670,6 +716,12 @@ FAULTS = (
             "return result[::-1].swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(whole)",
         ),
         ("the loss is never computed in chunks", "if chunks <= 1:", "if chunks >= 1:"),
+        (
+            "an accelerator reads the head as often as a CPU",
+            "limit = chunk_bytes(config, runtime.current_platform()) if logits_bytes is None else logits_bytes",
+            "limit = LOGITS_BYTES if logits_bytes is None else logits_bytes",
+            "test_an_accelerator_reads_the_head_once_for_a_thousand_tokens",
+        ),
     ),
     *_faults(
         "selfadapt/engine/adapt/optimizers.py",

@@ -287,7 +287,7 @@ def _train(
                 frozen,
                 config=model.config,
                 optimizer=stream.optimizer,
-                remat=stream.plan.remat,
+                remat=step.shape in stream.plan.remat,
                 shards=stream.shards,
             )
         if step.shape.whole:

@@ -17,7 +17,7 @@ import optax
 
 from selfadapt.engine import runtime
 from selfadapt.engine.adapt.optimizers import HYPERPARAMETERS, with_hyperparameters, with_parameter_axes
-from selfadapt.engine.vocabulary import LOGITS_BYTES, gold_logits, over_tokens
+from selfadapt.engine.vocabulary import gold_logits, over_tokens
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Lora, factor_axes
@@ -49,7 +49,7 @@ class TrainingState:
 
 
 def token_losses(
-    params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array, logits_bytes: int = LOGITS_BYTES
+    params: decoder.Params, config: ModelConfig, hidden: Array, targets: Array, logits_bytes: int | None = None
 ) -> Array:
     """Returns the cross-entropy in nats of target tokens, in float32, `[adapters, rows, time]`.
 
@@ -58,7 +58,7 @@ def token_losses(
       config: the architecture.
       hidden: the decoder's output, `[adapters, rows, time, hidden]`.
       targets: token ids, `[adapters, rows, time]`.
-      logits_bytes: the size of a chunk's logits on each data-parallel shard, in bytes.
+      logits_bytes: as for `over_tokens`.
     """
 
     def losses(logits, targets):
@@ -120,8 +120,7 @@ def divergences(
         before, after = (jax.nn.log_softmax(each) for each in (decoder.logits(params, config, base), logits))
         return (jnp.exp(before) * (before - after)).sum(-1)
 
-    # Two sets of logits share the memory of a chunk.
-    found = over_tokens(divergence, params, config, adapted[:, :, :-1], base[:, :, :-1], LOGITS_BYTES // 2)
+    found = over_tokens(divergence, params, config, adapted[:, :, :-1], base[:, :, :-1], sets=2)
     return (found * batch["anchor_weights"][:, :, 1:]).sum((1, 2))
 
 

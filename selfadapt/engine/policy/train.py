@@ -86,7 +86,7 @@ class Trainer:
         # Besides activations there are two gradients at a time: the total and that of a micro-batch.
         budget = int(memory.SHARE * memory.available_bytes()) - 2 * trainable.device_bytes(model.mesh)
         longest = row_length(max(self._lengths))
-        self._plan = memory.plan_rows(model.config, longest, model.dtype.itemsize, model.mesh, budget)
+        self._plan = memory.plan_rows(model.config, longest, most, model.dtype.itemsize, model.mesh, budget)
 
     def measure(self, trained: Trained) -> list[Measured]:
         """Returns the statistics of each text under some weights."""

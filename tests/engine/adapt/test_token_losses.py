@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfadapt.engine.adapt.training_step import LOGITS_BYTES, token_losses
+from selfadapt.engine.adapt.training_step import token_losses
+from selfadapt.engine.vocabulary import LOGITS_BYTES
+from selfadapt.parallel import sharding
 from tests.engine.tiny import CONFIG, tiny_model
 
 SHAPE = (3, 1, 7)  # 21 tokens: chunks of five do not divide them
@@ -50,3 +52,16 @@ def test_no_more_logits_are_held_than_the_limit(vocabulary, chunked):
     targets = jax.ShapeDtypeStruct((4, 1, 25), jnp.int32)
     text = str(jax.make_jaxpr(lambda *args: token_losses(args[0], config, *args[1:]))(params, hidden, targets))
     assert (f"f32[4,1,25,{vocabulary}]" in text) != chunked and ("scan[" in text) == chunked
+
+
+@pytest.mark.parametrize(("platform", "chunked"), [("cpu", True), ("tpu", False)])
+def test_an_accelerator_reads_the_head_once_for_a_thousand_tokens(platform, chunked):
+    config = dataclasses.replace(CONFIG, vocab_size=LOGITS_BYTES // 4096 + 1)
+    arrays = {"embed_tokens": (config.vocab_size, CONFIG.hidden_size), "hidden": (4, 1, 256, CONFIG.hidden_size)}
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in arrays.items()}
+    targets = jax.ShapeDtypeStruct((4, 1, 256), jnp.int32)
+    device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
+    mesh = jax.sharding.AbstractMesh((1, 1, 1), sharding.AXES, abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        found = jax.make_jaxpr(lambda given, targets: token_losses(given, config, given["hidden"], targets))
+        assert ("scan[" in str(found(params, targets))) == chunked

@@ -1,5 +1,6 @@
 """`adapt` against a plain torch + PEFT loop, against itself one adapter at a time, and on bad input."""
 
+import dataclasses
 import math
 
 import jax
@@ -141,17 +142,22 @@ def test_an_update_equals_a_torch_peft_loop(model, together, number):
     assert np.linalg.norm(change(model, adapters, tokens) - expected) < 0.01 * np.linalg.norm(expected)
 
 
-def test_a_deep_model_whose_layers_are_scanned_equals_a_torch_peft_loop(tmp_path):
+def test_a_deep_model_whose_layers_are_scanned_equals_a_torch_peft_loop(tmp_path, monkeypatch):
     layers = decoder.UNROLL_UP_TO_LAYERS + 2
     tiny_checkpoint("qwen2", tmp_path, tokenizer=True, num_hidden_layers=layers)
     deep, update = load_model(tmp_path), MIXTURE[0].replace(targets="all-linear")
     losses, expected, tokens = by_peft(deep, update)
     neighbor = update.replace(rank=2, seed=1)
-    free = memory.activation_bytes(deep.config, 512, 16, remat=True, itemsize=4) + 2**20
-    for memory_bytes, remat in ((None, False), (free, True)):  # activations kept, and recomputed
-        work = plan_work(deep, [update, neighbor], memory_bytes=memory_bytes)
-        assert [stream.plan.remat for chunk in work.chunks for stream in chunk] == [remat]
-        adapters = adapt(deep, [update, neighbor], memory_bytes=memory_bytes)[0]
+
+    real = memory.plan_adapt
+
+    def all_recomputed(config, updates, init, micro_batches, *rest):
+        plan = real(config, updates, init, micro_batches, *rest)
+        return dataclasses.replace(plan, remat=tuple(one.shape for own in micro_batches for one in own))
+
+    for plan_adapt in (real, all_recomputed):  # activations kept, and recomputed
+        monkeypatch.setattr(memory, "plan_adapt", plan_adapt)
+        adapters = adapt(deep, [update, neighbor])[0]
         np.testing.assert_allclose(adapters.losses[0], losses, rtol=1e-4)
         assert np.linalg.norm(change(deep, adapters, tokens) - expected) < 0.01 * np.linalg.norm(expected)
 
@@ -187,6 +193,7 @@ def test_chunks_give_what_one_chunk_gives(model):
     whole = adapt(model, updates)
     # Enough for three adapters of the six with AdamW's moments, and the passes of one.
     activations = memory.activation_bytes(model.config, 16, 16, remat=True, itemsize=4)
+    activations += memory.loss_bytes(model.config, 16, "cpu")
     copies = 3 * 3 + memory.PASS_COPIES
     free = activations + copies * memory.adapter_bytes(model.config, 4, ("q_proj", "v_proj"))
     chunks = adapt(model, updates, memory_bytes=free)

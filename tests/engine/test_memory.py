@@ -1,0 +1,77 @@
+"""Whether activations are recomputed is decided for the training steps that run, on the devices that run them."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from selfadapt import Update
+from selfadapt.engine import memory
+from selfadapt.engine.adapt.work import plan_work
+from selfadapt.models.config import ModelConfig
+from selfadapt.types import TokenSequence
+
+GIB = 2**30
+SEVEN = ModelConfig("qwen2", 152_064, 3584, 18_944, 28, 28, 4, 128, tie_word_embeddings=False, qkv_bias=True)
+UPDATE = Update([TokenSequence((1,) * 240)], rank=32)  # rows of 256 tokens
+
+
+def tpu(data, tensor):
+    """What the engine asks of the mesh of a TPU slice that is not here."""
+    devices = np.asarray([types.SimpleNamespace(platform="tpu")])
+    return types.SimpleNamespace(shape={"data": data, "fsdp": 1, "tensor": tensor}, devices=devices)
+
+
+def planned(count, gib, data=8, tensor=1, update=UPDATE):
+    """The plan of `count` adapters of a 7B model in bfloat16 on a TPU slice, with so much memory for each device."""
+    params = {"norm": jax.ShapeDtypeStruct((), jnp.bfloat16)}
+    model = types.SimpleNamespace(config=SEVEN, params=params, mesh=tpu(data, tensor), tokenizer=None)
+    work = plan_work(model, [update] * count, memory_bytes=int(gib * GIB))
+    (stream,) = work.chunks[0]
+    shapes = sorted({each.shape for own in stream.micro_batches for each in own}, key=lambda shape: shape.time)
+    return stream.plan, [(shape.time, stream.plan.slots(shape), shape in stream.plan.remat) for shape in shapes]
+
+
+def test_activations_are_kept_where_those_of_the_step_that_runs_fit():
+    # Eight rows of 256 tokens on each device: 28 layers of 0.28 MB a token are 15 GiB, and 65,536 tokens were 478.
+    assert planned(64, 20)[1] == [(256, 8, False)]
+    assert planned(64, 14)[1] == [(256, 8, True)]
+
+
+def test_short_rows_keep_activations_where_long_ones_do_not():
+    update = UPDATE.replace(sequences=[*UPDATE.sequences, TokenSequence((1,) * 40)])
+    assert planned(64, 14, update=update)[1] == [(48, 8, False), (256, 8, True)]
+
+
+def test_training_steps_are_smaller_rather_than_activations_recomputed():
+    plan, steps = planned(1024, 50)  # a quarter of a device's 128 adapters would be 8192 tokens
+    assert steps == [(256, 16, False)] and plan.chunk == 1024
+
+
+def test_fewer_adapters_at_once_leave_room_for_activations():
+    plan, steps = planned(1024, 110, update=UPDATE.replace(rank=256))  # all at once would take 116 GiB without any
+    assert steps == [(256, 16, False)] and plan.chunk == 512
+
+
+def test_devices_that_divide_the_features_keep_more():
+    assert planned(64, 12)[1] == [(256, 8, True)]
+    assert planned(64, 12, tensor=4)[1] == [(256, 8, False)]
+
+
+def test_devices_that_divide_the_rows_of_one_adapter_keep_more():
+    rows = UPDATE.replace(sequences=UPDATE.sequences * 16, batch_size=16)
+    assert planned(1, 20, data=1, update=rows)[1] == [(256, 1, True)]
+    assert planned(1, 20, data=8, update=rows)[1] == [(256, 1, False)]
+
+
+def test_with_less_memory_fewer_adapters_are_trained_at_once():
+    assert [planned(1024, gib)[0].chunk for gib in (2, 8, 32)] == [16, 128, 1024]
+
+
+@pytest.mark.parametrize(("most", "gib", "remat"), [(16, 30, False), (64, 30, True), (16, 20, True)])
+def test_a_policy_keeps_activations_where_those_of_the_rows_of_a_step_fit(most, gib, remat):
+    # Two rows of 2048 tokens on each device are 24 GiB, since long rows do not keep their scores; eight are 97.
+    plan = memory.plan_rows(SEVEN, 2048, most, 2, tpu(8, 1), gib * GIB)
+    assert plan.remat == remat and plan.tokens >= 2 * 2048
