@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def package() -> Any:
         import bm25s
     except ImportError as error:
         raise MissingPackageError("retrieval of adapters needs an extra: pip install 'selfadapt[retrieval]'") from error
+    logging.getLogger("bm25s").setLevel(logging.INFO)  # which it sets to DEBUG: a message for each index
     return bm25s
 
 

@@ -49,6 +49,12 @@ def test_of_equals_and_where_nothing_fits_the_first_text_is_found():
     assert Index(["", "the"]).find(["a question about words"]) == [0]
 
 
+def test_an_index_does_not_log_that_it_is_built(caplog):
+    caplog.set_level("NOTSET")  # of the root logger, as programs with verbose logs have it
+    assert Index(["The river Avon", "The city of Bath"]).find(["Which city?"]) == [1]
+    assert not caplog.records
+
+
 def test_prompts_with_different_adapters_in_one_batch_are_continued_as_one_by_one():
     model = tiny_model()
     adapters = random_adapters(model.config, 4)
