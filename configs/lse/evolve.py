@@ -1,10 +1,10 @@
 r"""LSE's evolution at test time in the world of rules: how good instructions become in twelve edits.
 
 What it shows: instructions of held-out environments of the world of rules, edited in rounds: each round edits the node
-of a tree that the rule selects (arXiv 2603.18620, algorithm 1). Beside the tree: a chain of edits, as many edits of the
-seed instruction, no edit, and the whole rule. Reported is the accuracy of the instruction that other problems of the
-holdout chose, beside that of the best one on the problems that chose it, which LSE reports. docs/results.md has the results of
-all methods with editors that lse/quickstart trained.
+of a tree that the rule selects (arXiv 2603.18620, algorithm 1). Beside the tree: a chain of edits, as many edits of
+the seed instruction, no edit, and the whole rule. Reported is the accuracy of the instruction that other problems of
+the holdout chose, beside that of the best one on the problems that chose it, which LSE reports. docs/results.md has
+the results of all methods with editors that lse/quickstart trained.
 
     selfadapt evaluate --config=lse/evolve --workdir=runs/evolve
 

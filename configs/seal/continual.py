@@ -5,8 +5,8 @@ learns it on top of what it learned before, and answers the questions of all pas
 section 5). Beside the policy's edits: no edit, the passage alone, and the edits of a perfect author. The report has a
 heat map of each.
 
-Cost: 384 inner updates and about 11,000 answers; 8 to 11 minutes on one CPU core beside other jobs. docs/results.md has the
-results with a trained policy.
+Cost: 384 inner updates and about 11,000 answers; 8 to 11 minutes on one CPU core beside other jobs. docs/results.md
+has the results with a trained policy.
 
     selfadapt evaluate --config=configs/seal/continual.py --workdir=runs/continual
 

@@ -6,8 +6,8 @@ the model before any edit on other texts, the mean of the adapters, and one adap
 of the question or by an oracle. All take as many inner updates and optimizer steps; replay and the other texts are
 trained on beside the edits. The report has a table and a plot of all of them.
 
-Cost: 896 inner updates and about 25,000 answers; 27 minutes on one CPU core beside other jobs. docs/results.md has the results
-with a trained policy. It needs `pip install 'selfadapt[retrieval]'`.
+Cost: 896 inner updates and about 25,000 answers; 27 minutes on one CPU core beside other jobs. docs/results.md has the
+results with a trained policy. It needs `pip install 'selfadapt[retrieval]'`.
 
     selfadapt evaluate --config=configs/seal/forgetting.py --workdir=runs/forgetting
 

@@ -1,11 +1,11 @@
 r"""SEAL's knowledge incorporation over many rounds on the embedded model: how far it gets, and what edits then lack.
 
-The experiment of `configs/quickstart.py` with fewer passages and more edits of each per round, ten rounds, and a policy
-gradient (RLOO) in place of ReST-EM. Edits may have twelve lines, since a trained policy writes more of them, and the inner
-update has twelve epochs, since it learns each of them less well where there are more. The student stays the untrained
-model, so that the rewards of all rounds can be compared. The learning curve has the oracle as a line. On seed 0 the
-held-out accuracy goes from 0.24 to 0.83 (docs/results.md); the oracle's is 0.99, that of the untrained policy at a low
-temperature 0.46.
+The experiment of `configs/quickstart.py` with fewer passages and more edits of each per round, ten rounds, and a
+policy gradient (RLOO) in place of ReST-EM. Edits may have twelve lines, since a trained policy writes more of them,
+and the inner update has twelve epochs, since it learns each of them less well where there are more. The student stays
+the untrained model, so that the rewards of all rounds can be compared. The learning curve has the oracle as a line. On
+seed 0 the held-out accuracy goes from 0.24 to 0.83 (docs/results.md); the oracle's is 0.99, that of the untrained
+policy at a low temperature 0.46.
 
 Cost: 35 minutes on one of 2 CPU cores beside other jobs.
 
