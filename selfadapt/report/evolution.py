@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import markupsafe
 
 from selfadapt.errors import UserError
 from selfadapt.files import read_json
-from selfadapt.report import plots, template, tree
+from selfadapt.report import plots, svg, template, tree
 from selfadapt.report.retention import percent
 from selfadapt.search.tree import Tree
 from selfadapt.telemetry.progress import duration
@@ -19,6 +20,8 @@ from selfadapt.telemetry.progress import duration
 MEASURES = {"honest": "chosen by other problems", "best": "best on the same problems", "optimism": "optimism"}
 TREES = 3  # environments whose trees are shown
 _NEEDED = ("name", *MEASURES)
+_LINES = ("held-out", "best", "mean-reward", "baseline", "given1", "given2", "given3")  # kinds; the last for all others
+_WIDTH = 760  # pixels
 
 
 def render(summary: dict[str, Any], config: dict[str, Any], workdir: pathlib.Path) -> str:
@@ -68,6 +71,44 @@ def render(summary: dict[str, Any], config: dict[str, Any], workdir: pathlib.Pat
         versions=summary.get("versions") or {},
         workdir=workdir.resolve().name,
     )
+
+
+def evolution_svg(summary: Mapping[str, Any]) -> str:
+    """Returns the scores of a `summary.json` by the number of edits, as a complete SVG file.
+
+    Each variant that writes edits is a line: the score of the instruction that other problems chose among those written
+    so far.
+
+    Raises:
+      UserError: no variant of the summary writes edits.
+    """
+    rows = [row for row in summary.get("evolution") or () if row.get("curve")]
+    if not rows:
+        raise UserError(
+            "the summary has no variant that writes edits; it must be that of a run of `selfadapt evaluate` with "
+            "config.protocol.name=evolve and an editor in config.protocol.variants"
+        )
+    kinds = [_LINES[min(place, len(_LINES) - 1)] for place in range(len(rows))]
+    names = [row["name"].replace("_", " ") for row in rows]
+    found = [[(point["edits"], point["honest"]) for point in row["curve"]] for row in rows]
+    legend, under = plots.legend(list(zip(kinds, names, strict=True)), _WIDTH - 24)
+    left, right, first, end = 52, _WIDTH - 30, under + 40, under + 294
+    last = max(edits for line in found for edits, _ in line)
+    bottom, top = svg.axis([score for line in found for _, score in line], shares=True)
+    x, y = svg.scale(0, max(last, 1), left + 12, right), svg.scale(bottom, top, end, first)
+    parts = [f'<g transform="translate(12 4)">{legend}</g>']
+    parts.append(svg.text(12, first - 14, "problems of the holdout answered right", "soft"))
+    parts.append(plots.levels(y, svg.ticks(bottom, top), left, right, lambda value, digits: f"{value:.{digits}%}"))
+    for edits in range(0, last + 1, max(1, math.ceil(last / 8))):
+        parts.append(svg.text(x(edits), end + 20, str(edits), "soft number", "middle"))
+    parts.append(svg.text((left + right) / 2, end + 40, "edits written for each environment", "soft", "middle"))
+    for kind, line in zip(kinds, found, strict=True):
+        parts.append(plots.series(kind, [(x(edits), score, None) for edits, score in line], y))
+    spoken = "; ".join(
+        f"{name}: {', '.join(f'{edits} edits {percent(score)}' for edits, score in line)}"
+        for name, line in zip(names, found, strict=True)
+    )
+    return svg.drawing(_WIDTH, end + 54, "Scores by the number of edits", spoken, parts, svg.style())
 
 
 def _trees(workdir: pathlib.Path, variant: str) -> list[dict[str, Any]]:

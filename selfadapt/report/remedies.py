@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selfadapt.errors import UserError
 from selfadapt.report import plots, svg
 
 # Measures, and how they are drawn and called.
@@ -43,7 +44,21 @@ def is_remedy(pair: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> boo
     return any((row["name"], row.get("variant")) == (pair["a"], pair["b"]) for row in rows)
 
 
-def drawing(rows: Sequence[Mapping[str, Any]], width: int) -> str:
+def remedies_svg(summary: Mapping[str, Any]) -> str:
+    """Returns the drawing of a `summary.json` with remedies (see `drawing`) as a complete SVG file.
+
+    Raises:
+      UserError: no variant of the summary has a remedy.
+    """
+    rows = compared(summary.get("retention") or (), summary.get("paired") or ())
+    if not rows:
+        raise UserError(
+            "the summary compares no remedies; run `selfadapt evaluate` with some in config.protocol.remedies"
+        )
+    return drawing(rows, 760, style=svg.style())
+
+
+def drawing(rows: Sequence[Mapping[str, Any]], width: int, style: str = "") -> str:
     """Draws what is known just after an edit and after the last one: two dots for each remedy.
 
     Lines across the rows of a variant are its values without a remedy. The whisker of a dot is the 95% interval of its
@@ -52,10 +67,12 @@ def drawing(rows: Sequence[Mapping[str, Any]], width: int) -> str:
     Args:
       rows: what `compared` returns.
       width: pixels.
+      style: a style sheet to include, for a separate file, which also states what the axis is.
     """
     narrow = width < plots.NARROW
+    pad = 16 if style else 0
     left, right = (22, width - 22) if narrow else (190, width - 22)
-    height, first = (70 if narrow else 48), 34
+    height, first = (70 if narrow else 48), pad + 34
     end = first + height * len(rows)
     without = {row["variant"]: row for row in rows if row["name"] == row["variant"]}
     ends = [value for row in rows for measure in SHOWN for value in _ends(row, without, measure)]
@@ -63,8 +80,8 @@ def drawing(rows: Sequence[Mapping[str, Any]], width: int) -> str:
     x = svg.scale(bottom, top, left, right)
     parts = [svg.grid(x, svg.ticks(bottom, top), first, end, _number)]
     for place, (kind, text) in enumerate(SHOWN.values()):
-        start = 6 + place * (140 if narrow else 190)
-        parts.append(f'<g class="{kind}">{svg.dot(start, 12)}</g>' + svg.text(start + 12, 17, text, "soft"))
+        start = pad + 6 + place * (140 if narrow else 190)
+        parts.append(f'<g class="{kind}">{svg.dot(start, pad + 12)}</g>' + svg.text(start + 12, pad + 17, text, "soft"))
     for index, row in enumerate(rows):
         y = first + index * height
         middle = y + (44 if narrow else height / 2)
@@ -81,7 +98,12 @@ def drawing(rows: Sequence[Mapping[str, Any]], width: int) -> str:
         f"{row['label']}: " + ", ".join(f"{_number(_mean(row, name))} {text}" for name, (_, text) in SHOWN.items())
         for row in rows
     )
-    return svg.drawing(width, end + 28, "Remedies for forgetting", spoken, parts)
+    end += 28
+    if style:
+        note = "questions answered right; whiskers: the paired difference from the dashed line, 95%"
+        parts.append(svg.text((left + right) / 2, end + 12, note, "soft", "middle"))
+        end += 12 + pad
+    return svg.drawing(width, end, "Remedies for forgetting", spoken, parts, style)
 
 
 def _mean(row: Mapping[str, Any], measure: str) -> float:

@@ -76,7 +76,12 @@ def render(summary: dict[str, Any], config: dict[str, Any], workdir: pathlib.Pat
     )
 
 
-def heat_map(row: Mapping[str, Any], width: int) -> str:
+def retention_svg(row: Mapping[str, Any]) -> str:
+    """Returns the heat map of a retention matrix as a complete SVG file; see `heat_map`."""
+    return heat_map(row, 640, style=svg.style())
+
+
+def heat_map(row: Mapping[str, Any], width: int, style: str = "") -> str:
     """Draws a retention matrix: a row of cells after each step, a column for each passage.
 
     Each cell has its value in percent as a number; the darker it is, the higher. The cells of passages that have just
@@ -85,15 +90,18 @@ def heat_map(row: Mapping[str, Any], width: int) -> str:
     Args:
       row: `name`, and `mean` and `stderr` as rows of shares, `None` where a passage is not asked about.
       width: pixels.
+      style: a style sheet to include, for a separate file, which also states what the cells are.
     """
     means, errors = row["mean"], row["stderr"]
     columns = len(means[0])
-    left, top = 58, 44
-    side = min(64.0, (width - left - 4) / columns)
+    pad = 16 if style else 0
+    left, top = pad + 58, pad + 44
+    side = min(64.0, (width - left - pad - 4) / columns)
     height = min(side, 34.0)
+    end = top + height * len(means) + 4
     parts = [
-        svg.text(left, 14, "passage", "soft"),
-        svg.text(0, top - 8, "edits", "soft"),
+        svg.text(left, pad + 14, "passage", "soft"),
+        svg.text(pad, top - 8, "edits", "soft"),
         *(svg.text(left + side * (c + 0.5), top - 8, str(c + 1), "soft number", "middle") for c in range(columns)),
     ]
     for r, (values, own) in enumerate(zip(means, errors, strict=True)):
@@ -116,7 +124,11 @@ def heat_map(row: Mapping[str, Any], width: int) -> str:
         f"after {r} edits {', '.join(percent(value) for value in values if value is not None)}"
         for r, values in enumerate(means)
     )
-    return svg.drawing(width, top + height * len(means) + 4, f"Retention, {row['name']}", spoken, parts)
+    if style:
+        note = "percent of questions answered right; outlined: the passage that was just learned"
+        parts.append(svg.text(pad, end + 18, note, "soft"))
+        end += 18 + pad
+    return svg.drawing(width, end, f"Retention, {row['name']}", spoken, parts, style)
 
 
 def percent(value: float | None) -> str:

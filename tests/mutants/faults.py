@@ -650,6 +650,38 @@ FAULTS = (
             "start = mean",
             "test_a_remedy_has_two_dots_and_the_paired_interval_around_each",
         ),
+        (
+            "a picture of a summary leaves out its differences",
+            'rows = compared(summary.get("retention") or (), summary.get("paired") or ())',
+            'rows = compared(summary.get("retention") or (), ())',
+            "test_a_picture_of_a_summary_has_the_dots_and_whiskers_of_its_remedies",
+        ),
+    ),
+    *_faults(
+        "selfadapt/report/retention.py",
+        "tests/report/test_retention.py",
+        (
+            "a heat map of its own has its cells over the numbers of its rows",
+            "left, top = pad + 58, pad + 44",
+            "left, top = 58, pad + 44",
+            "test_a_heat_map_of_its_own_has_the_same_cells_and_states_what_they_are",
+        ),
+    ),
+    *_faults(
+        "selfadapt/report/evolution.py",
+        "tests/report/test_evolution.py",
+        (
+            "the score by the number of edits is that of the problems that chose",
+            'found = [[(point["edits"], point["honest"]) for point in row["curve"]] for row in rows]',
+            'found = [[(point["edits"], point["best"]) for point in row["curve"]] for row in rows]',
+            "test_the_score_by_the_number_of_edits_is_a_line_for_each_variant_that_writes_them",
+        ),
+        (
+            "the axis of edits counts rounds",
+            'found = [[(point["edits"], point["honest"]) for point in row["curve"]] for row in rows]',
+            'found = [[(point["round"], point["honest"]) for point in row["curve"]] for row in rows]',
+            "test_the_score_by_the_number_of_edits_is_a_line_for_each_variant_that_writes_them",
+        ),
     ),
     *_faults(
         "selfadapt/seal/continual.py",

@@ -1,12 +1,14 @@
 """The page about evolution at test time."""
 
 import copy
+import itertools
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from selfadapt.errors import UserError
 from selfadapt.files import write_json
-from selfadapt.report import write_report
+from selfadapt.report import evolution_svg, write_report
 from selfadapt.search import Tree
 
 HOSTILE = "</td><script>alert('x')</script>"
@@ -69,3 +71,36 @@ def test_a_summary_without_a_measure_is_named(tmp_path):
     del summary["evolution"][1]["best"]
     with pytest.raises(UserError, match=r"summary\.json: evolution\[1\] has no 'best'"):
         written(tmp_path, summary)
+
+
+def lines(picture):
+    """The points of each line, in pixels, by its class; the legend has none of two points."""
+    groups = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}g")
+    paths = {each.get("class"): each[0].get("d") for each in groups if each.get("class")}
+    return {
+        kind: [tuple(map(float, point.split())) for point in path[1:].split(" L")]
+        for kind, path in paths.items()
+        if " L" in path
+    }
+
+
+def test_the_score_by_the_number_of_edits_is_a_line_for_each_variant_that_writes_them():
+    def points(edits, scores):
+        pairs = zip(edits, scores, strict=True)
+        return [{"round": n, "edits": e, "honest": s, "best": 1.0} for n, (e, s) in enumerate(pairs)]
+
+    tree, chain = points((0, 2, 4), (0.0, 0.25, 0.5)), points((0, 1, 2, 3, 4), (0.0, 0.125, 0.25, 0.5, 0.5))
+    rows = [{"name": "none"}, {"name": "trained_tree", "curve": tree}, {"name": "trained_chain", "curve": chain}]
+    picture = evolution_svg({"evolution": rows})
+    first, second = lines(picture).values()
+    assert first == [second[0], second[2], (second[4][0], second[4][1])]
+    assert second[3][1] == second[4][1] and second[1][1] - second[2][1] == pytest.approx(second[0][1] - second[1][1])
+    steps = [after[0] - before[0] for before, after in itertools.pairwise(second)]
+    assert steps == pytest.approx([steps[0]] * 4, abs=0.2) and steps[0] > 100
+    assert "trained tree: 0 edits 0.0%, 2 edits 25.0%, 4 edits 50.0%; trained chain" in picture
+    assert "<style>" in picture and "none" not in ElementTree.fromstring(picture).get("aria-label")
+
+
+def test_a_summary_of_no_edits_has_no_picture():
+    with pytest.raises(UserError, match="no variant that writes edits"):
+        evolution_svg({"evolution": [{"name": "none"}]})

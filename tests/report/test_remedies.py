@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from selfadapt.errors import UserError
 from selfadapt.files import write_json
-from selfadapt.report import write_report
+from selfadapt.report import remedies_svg, write_report
 from selfadapt.report.remedies import compared, drawing
 from tests.report.test_retention import HOSTILE, ROW, SUMMARY
 
@@ -89,3 +90,14 @@ def test_the_page_has_a_table_of_remedies_with_costs_apart_from_the_other_differ
     assert "<script" not in text
     write_json(tmp_path / "summary.json", SUMMARY)
     assert 'id="remedies"' not in write_report(tmp_path).read_text()
+
+
+def test_a_picture_of_a_summary_has_the_dots_and_whiskers_of_its_remedies():
+    picture = remedies_svg({"retention": ROWS, "paired": PAIRED})
+    assert places(picture) == places(drawing(compared(ROWS, PAIRED), 760))
+    assert "<style>" in picture and "questions answered right" in picture
+
+
+def test_a_summary_without_remedies_has_no_picture():
+    with pytest.raises(UserError, match=r"config\.protocol\.remedies"):
+        remedies_svg({"retention": ROWS[:1], "paired": []})

@@ -7,7 +7,7 @@ import pytest
 
 from selfadapt.errors import UserError
 from selfadapt.files import write_json
-from selfadapt.report import write_report
+from selfadapt.report import retention_svg, write_report
 from selfadapt.report.retention import heat_map
 
 HOSTILE = "</td><script>alert('x')</script>"
@@ -56,6 +56,22 @@ def test_a_heat_map_has_each_value_as_a_number_and_no_cell_for_what_is_not_asked
     shades = [float(rect.get("fill-opacity")) for rect in rects]
     assert shades[3] < shades[0] < shades[1] < shades[2] < shades[4] < 0.6  # the number stays readable
     assert drawing.get("aria-label").startswith("Retention, policy: after 0 edits 25.0%, 50.0%;")
+
+
+def test_a_heat_map_of_its_own_has_the_same_cells_and_states_what_they_are():
+    space, note = "{http://www.w3.org/2000/svg}", "percent of questions answered right"
+
+    def places(rects):
+        return [[float(rect.get(name)) for name in ("x", "y", "width", "height")] for rect in rects]
+
+    alone, part = ElementTree.fromstring(retention_svg(ROW)), ElementTree.fromstring(heat_map(ROW, 640))
+    paper, *rects = alone.iter(f"{space}rect")
+    assert paper.get("class") == "paper" and alone.find(f"{space}style") is not None
+    inside = places(part.iter(f"{space}rect"))
+    assert places(rects) == [[x + 16, y + 16, width, height] for x, y, width, height in inside]
+    texts = [[text.text for text in drawing.iter(f"{space}text")] for drawing in (alone, part)]
+    assert texts[0][:-1] == texts[1] and texts[0][-1].startswith(note)
+    assert max(float(text.get("y")) for text in alone.iter(f"{space}text")) < float(alone.get("height"))
 
 
 def test_the_page_has_measures_differences_and_failures_and_escapes_every_text(tmp_path):
