@@ -1,6 +1,7 @@
 """Retrieval of adapters: BM25 against its formula, and batches that mix adapters against one prompt at a time."""
 
 import collections
+import logging
 import math
 import random
 import sys
@@ -26,6 +27,12 @@ def scores(texts, query, k1=1.5, b=0.75):
             score += rarity * counts[word] / (counts[word] + k1 * (1 - b + b * len(own) / mean)) if having else 0.0
         found.append(score)
     return found
+
+
+def test_an_index_logs_nothing(caplog):
+    with caplog.at_level(logging.DEBUG):
+        Index(["red", "green"])
+    assert not [record for record in caplog.records if record.name == "bm25s"]
 
 
 def test_the_text_that_is_found_is_the_best_by_the_formula():
