@@ -30,6 +30,7 @@ from selfadapt.models.attention import (
 )
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora
+from selfadapt.parallel import sharding
 from selfadapt.parallel.sharding import lookup, product, shard
 
 Array = jax.Array
@@ -276,13 +277,25 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
 
         return _block(config, x, weights, stacks, rope, attend), kept
 
+    if remat:
+        layer = jax.checkpoint(layer)
+    elif sharding.in_use():
+        layer = jax.checkpoint(layer, policy=_is_computed, prevent_cse=False)
     x, kept = jax.lax.scan(
-        jax.checkpoint(layer) if remat else layer,
+        layer,
         x,
         _stacked_inputs(config, params, lora),
         unroll=config.num_layers if _unrolled(config) else 1,
     )
     return rms_norm(x, params["norm"], config.rms_norm_eps), kept
+
+
+def _is_computed(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether the backward pass keeps a result: not if it is its operand with another sharding.
+
+    Such are a layer's weights, of which it would keep a second copy, gathered over `fsdp`.
+    """
+    return primitive.name != "sharding_constraint"
 
 
 def _unrolled(config: ModelConfig) -> bool:

@@ -103,6 +103,11 @@ def current_num_shards() -> int:
     return math.prod(sizes.get(name, 1) for name in BATCH_AXES)
 
 
+def in_use() -> bool:
+    """Returns whether a mesh is in use while a program is traced, so that `shard` constrains arrays."""
+    return bool(_current_sizes())
+
+
 def _current_sizes() -> dict[str, int]:
     """Returns the sizes of the axes that XLA divides over while a program is traced; empty if there is no mesh."""
     mesh = jax.sharding.get_abstract_mesh()

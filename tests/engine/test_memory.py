@@ -1,5 +1,6 @@
 """Whether activations are recomputed is decided for the training steps that run, on the devices that run them."""
 
+import dataclasses
 import types
 
 import jax
@@ -9,9 +10,14 @@ import pytest
 
 from selfadapt import Update
 from selfadapt.engine import memory
+from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import plan_work
 from selfadapt.models.config import ModelConfig
+from selfadapt.models.lora import abstract_lora
+from selfadapt.models.model import random_params
+from selfadapt.parallel import sharding
 from selfadapt.types import TokenSequence
+from tests.engine.tiny import CONFIG
 
 GIB = 2**30
 SEVEN = ModelConfig("qwen2", 152_064, 3584, 18_944, 28, 28, 4, 128, tie_word_embeddings=False, qkv_bias=True)
@@ -75,3 +81,29 @@ def test_a_policy_keeps_activations_where_those_of_the_rows_of_a_step_fit(most, 
     # Two rows of 2048 tokens on each device are 24 GiB, since long rows do not keep their scores; eight are 97.
     plan = memory.plan_rows(SEVEN, 2048, most, 2, tpu(8, 1), gib * GIB)
     assert plan.remat == remat and plan.tokens >= 2 * 2048
+
+
+def test_on_a_mesh_the_backward_pass_keeps_what_it_keeps_on_one_device():
+    config = dataclasses.replace(CONFIG, num_layers=6)
+    shapes = jax.eval_shape(lambda: random_params(config, jax.random.key(0)))
+    lora = abstract_lora(config, 2, 3, ("q_proj",), None)
+    batch = {
+        "tokens": jax.ShapeDtypeStruct((2, 1, 16), jnp.int32),
+        "weights": jax.ShapeDtypeStruct((2, 1, 16), "float32"),
+    }
+
+    def kept():
+        def loss(lora, params, batch):
+            return training_step.adapter_losses(lora, params, config, batch, remat=False).sum()
+
+        program = jax.make_jaxpr(jax.grad(loss))(jax.tree.map(bare, lora), shapes, batch)
+        forward = next(each for each in program.eqns if each.primitive.name == "scan")
+        return sorted(leaf.aval.shape for leaf in forward.outvars)
+
+    def bare(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    alone = kept()
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2, 2, 1), sharding.AXES)):
+        assert kept() == alone  # and no gathered copies of the weights
+    assert (6, 2, 1, 16, 32) in alone and (6, 32, 48) not in alone
