@@ -77,7 +77,7 @@ def evolution_svg(summary: Mapping[str, Any]) -> str:
     """Returns the scores of a `summary.json` by the number of edits, as a complete SVG file.
 
     Each variant that writes edits is a line: the score of the instruction that other problems chose among those written
-    so far.
+    so far. A method has the same colour and points with every editor.
 
     Raises:
       UserError: no variant of the summary writes edits.
@@ -88,7 +88,7 @@ def evolution_svg(summary: Mapping[str, Any]) -> str:
             "the summary has no variant that writes edits; it must be that of a run of `selfadapt evaluate` with "
             "config.protocol.name=evolve and an editor in config.protocol.variants"
         )
-    kinds = [_LINES[min(place, len(_LINES) - 1)] for place in range(len(rows))]
+    kinds = _kinds([row["name"] for row in rows])
     names = [row["name"].replace("_", " ") for row in rows]
     found = [[(point["edits"], point["honest"]) for point in row["curve"]] for row in rows]
     legend, under = plots.legend(list(zip(kinds, names, strict=True)), _WIDTH - 24)
@@ -109,6 +109,17 @@ def evolution_svg(summary: Mapping[str, Any]) -> str:
         for name, line in zip(names, found, strict=True)
     )
     return svg.drawing(_WIDTH, end + 54, "Scores by the number of edits", spoken, parts, svg.style())
+
+
+def _kinds(names: Sequence[str]) -> list[str]:
+    """Returns the CSS classes of variants' lines: one for each method, and those of the untrained editor pale."""
+    parts = [name.partition("_") for name in names]
+    methods = list(dict.fromkeys(method for _, _, method in parts))
+    several = len({editor for editor, _, _ in parts}) > 1
+    return [
+        _LINES[min(methods.index(method), len(_LINES) - 1)] + (" pale" if several and editor == "untrained" else "")
+        for editor, _, method in parts
+    ]
 
 
 def _trees(workdir: pathlib.Path, variant: str) -> list[dict[str, Any]]:

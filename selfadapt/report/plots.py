@@ -266,7 +266,7 @@ def series(kind: str, points: Sequence[tuple[float, float, float | None]], y: Ca
     """Draws a line through points, each with a whisker of one standard error.
 
     Args:
-      kind: the CSS class, which also determines the shape of the points.
+      kind: the CSS class, which also determines the shape of the points; "pale" may stand after it.
       points: x in pixels, value, and standard error or `None` of each.
       y: maps values to pixels.
     """
@@ -282,6 +282,7 @@ def series(kind: str, points: Sequence[tuple[float, float, float | None]], y: Ca
 
 def _mark(kind: str, x: float, y: float) -> str:
     """Draws a point whose shape identifies its series without colour; the oracle's line has none."""
+    kind = kind.removesuffix(" pale")
     if kind == "oracle":
         return ""
     if kind == "held-out":

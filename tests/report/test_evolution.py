@@ -101,6 +101,16 @@ def test_the_score_by_the_number_of_edits_is_a_line_for_each_variant_that_writes
     assert "<style>" in picture and "none" not in ElementTree.fromstring(picture).get("aria-label")
 
 
+def test_a_method_looks_the_same_with_every_editor_and_the_untrained_one_is_pale():
+    points = [{"round": n, "edits": n, "honest": n / 4, "best": 1.0} for n in range(3)]
+    names = ["untrained_tree", "untrained_best_of_n", "trained_tree", "trained_best_of_n"]
+    tree, best = "held-out", "best"
+    found = lines(evolution_svg({"evolution": [{"name": name, "curve": points} for name in names]}))
+    assert list(found) == [f"{tree} pale", f"{best} pale", tree, best]
+    alone = lines(evolution_svg({"evolution": [{"name": name, "curve": points} for name in names[:2]]}))
+    assert list(alone) == [tree, best]
+
+
 def test_a_summary_of_no_edits_has_no_picture():
     with pytest.raises(UserError, match="no variant that writes edits"):
         evolution_svg({"evolution": [{"name": "none"}]})
