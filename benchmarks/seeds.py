@@ -6,7 +6,8 @@ done
 python -m benchmarks.seeds runs/seed1 runs/seed2 runs/seed3 runs/seed4 runs/seed5
 
 Runs of several base models (`config.model`) may be given together; the last table's intervals then cover them. Where
-edits are made of choices, such as ARC's directives, a further table has the share of each choice's values.
+edits are made of choices, such as ARC's directives, a further table has the share of each choice's values, and where a
+domain has further numbers about a row, such as the reward of each kind of task, one has their means over the runs.
 
 Runs of an evaluation protocol have several measures, of which one is shown: `--measure=honest` (or best, optimism) of
 evolution, `--measure=at_the_end` (or just_learnt, forgetting, ...) of continual self-edits. The rows of continued
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\n{differences_table(summaries, options.measure, further)}")
     if all("ladder" in summary for summary in summaries):
         print(choices([data.read_run(path) for path in options.workdirs]))
+        print(numbers(summaries))
 
 
 def rows(summary: Mapping[str, Any], measure: str | None) -> dict[str, Interval]:
@@ -178,6 +180,24 @@ def choices(runs: Sequence[data.Run]) -> str:
         # A run in which no edit has the value has no entry for it.
         cells = [f"{sum(each.get(policy, [0.0])) / len(runs):.0%}" for policy in policies]
         lines.append(f"| {choice} | {value} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def numbers(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the means over runs of the domain's numbers about each row, as a table; "" without any."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for summary in summaries:
+        for row in (*summary["ladder"], *summary["extras"]):
+            for name, value in row.get("details", {}).items():
+                if isinstance(value, int | float):
+                    found.setdefault(row["name"], {}).setdefault(name, []).append(value)
+    names = list(dict.fromkeys(name for own in found.values() for name in own))
+    if not names:
+        return ""
+    lines = [f"\n| row | {' | '.join(names)} |", f"|{' --- |' * (len(names) + 1)}"]
+    for row, own in found.items():
+        cells = [f"{np.mean(own[name]):.3f}" if name in own else "-" for name in names]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Adapters": "models.lora",
     "ContextEdit": "types",
+    "ContextUpdate": "types",
     "Edit": "types",
     "Model": "models.model",
     "Outcome": "types",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; tests/test_layout.py co
     from selfadapt.models.peft import save_peft as save_peft
     from selfadapt.parallel.sharding import make_mesh as make_mesh
     from selfadapt.types import ContextEdit as ContextEdit
+    from selfadapt.types import ContextUpdate as ContextUpdate
     from selfadapt.types import Edit as Edit
     from selfadapt.types import Outcome as Outcome
     from selfadapt.types import Question as Question

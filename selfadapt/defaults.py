@@ -18,8 +18,8 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     """Returns the fields that `selfadapt.experiment.train` reads; hyper-parameters are `None` until `resolve`.
 
     Args:
-      domain: whose fields `config.domain` and `config.data` have: "knowledge" (also for a domain of your own), "arc"
-        or "instructions".
+      domain: whose fields `config.domain` and `config.data` have: "knowledge" (also for a domain of your own), "arc",
+        "instructions" or "weights_or_words".
 
     Raises:
       InvalidValueError: there is no such domain.
@@ -33,7 +33,7 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     config.student = ""  # the model that is adapted and scored, where it is not the policy: like `model`
     config.dtype = "float32"  # or bfloat16
     # Hyper-parameters that are None: "seal", "tiny", "seal_arc", "tiny_arc", "lse", "tiny_lse", or "auto" (those of the
-    # domain: tiny for an embedded model, else the paper's).
+    # domain: tiny for an embedded model, else the paper's; tiny_ways for "weights_or_words").
     config.preset = "auto"
     # How many devices each axis has (docs/scaling.md); one of them may be -1: all that the others leave.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
@@ -203,7 +203,22 @@ def _instructions(config: ConfigDict) -> None:
     # ("ucb", "best" or "deepest"); ucb_c: the weight of exploration (docs/search.md).
 
 
-DOMAINS = {"knowledge": _knowledge, "arc": _arc, "instructions": _instructions}
+def _weights_or_words(config: ConfigDict) -> None:
+    """Adds the fields of edits that choose how they are applied."""
+    # Where tasks come from: "tiny_tables", or the dotted path of a module of your own with `make(config, model)`.
+    config.data.source = "tiny_tables"
+    # "free": the policy chooses by the markers that it writes. "words" or "weights": its prompt ends with this marker,
+    # and lines of the other section are dropped.
+    config.domain.way = "free"
+    # most_words: the most lines of an edit that may be put into a prompt.
+
+
+DOMAINS = {
+    "knowledge": _knowledge,
+    "arc": _arc,
+    "instructions": _instructions,
+    "weights_or_words": _weights_or_words,
+}
 
 
 def resolve(config: ConfigDict) -> ConfigDict:

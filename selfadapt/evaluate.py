@@ -19,7 +19,7 @@ import numpy as np
 
 from selfadapt import data, loop
 from selfadapt.checkpoint.units import Units
-from selfadapt.domains import Applied, Domain, Referenced, Searchable
+from selfadapt.domains import Applied, Domain, Narrowed, Referenced, Searchable
 from selfadapt.engine.adapt.schedule import optimizer_steps
 from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.loop import Settings
@@ -40,9 +40,15 @@ NOTES = {
 }
 LACKING = "the file has fewer texts of this passage"  # the status of an edit
 _MOVED = " edits on untrained weights"
+NARROWED_NOTE = "the policy's edits where it has only this kind to choose from"
 ON_UNTRAINED_NOTE = "the trained policy's edits, applied to the untrained weights"
 
 RowPhase = Callable[[str, int, str, int], contextlib.AbstractContextManager[Advance]]
+
+
+def narrowed(name: str, left: str) -> str:
+    """Returns the name of the control in which the policy of a row has only some kinds of edit to choose from."""
+    return f"{name}, {left}"
 
 
 def on_untrained(name: str) -> str:
@@ -257,7 +263,8 @@ class Evaluation:
                     yield self._scored(name, student, equal, place.within(name), state.round, "control")
         if self._settings.temperature > self._low:
             cooler = dataclasses.replace(self._settings, temperature=self._low)
-            edits = self._sampled(LOW_TEMPERATURE, self._start, cooler, place.within("low temperature sample"))
+            where = place.within("low temperature sample")
+            edits = self._sampled(LOW_TEMPERATURE, self._start, domain, cooler, where)
             low = loop.applied(domain, self.tasks, edits)
             yield self._scored(LOW_TEMPERATURE, student, low, place.within(LOW_TEMPERATURE), 0, "control")
         if len(self.tasks) > 1:
@@ -266,12 +273,23 @@ class Evaluation:
         if state.round and state.student is not student:
             name = on_untrained(policy_row(state.round))
             yield self._scored(name, student, pairs, place.within("on untrained"), state.round, "control")
+        if isinstance(domain, Narrowed):
+            policies = [self._start, state] if state.round else [self._start]
+            for left, narrow in domain.narrowed().items():
+                for each in policies:
+                    yield self._narrowed(each, left, narrow, place)
+
+    def _narrowed(self, state: State, left: str, domain: Domain, place: Units) -> Row:
+        name = narrowed(policy_row(state.round), left)
+        edits = self._sampled(name, state, domain, self._settings, place.within(f"{name} sample"))
+        pairs = loop.applied(domain, self.tasks, edits)
+        return self._scored(name, state.student, pairs, place.within(name), state.round, "control")
 
     def _policy_edits(self, state: State) -> list[Edit]:
         name = policy_row(state.round)
         if name not in self._edits:
             place = self._stored.round(state.round).within("heldout").within("sample")
-            self._edits = {name: self._sampled(name, state, self._settings, place)}
+            self._edits = {name: self._sampled(name, state, self._domain, self._settings, place)}
         return self._edits[name]
 
     def _moved(self, edits: Sequence[Edit]) -> list[Edit]:
@@ -279,9 +297,9 @@ class Evaluation:
         following = {task.id: self.tasks[at + 1 - len(self.tasks)].id for at, task in enumerate(self.tasks)}
         return [dataclasses.replace(edit, task_id=following[edit.task_id]) for edit in edits]
 
-    def _sampled(self, name: str, state: State, settings: Settings, place: Units) -> list[Edit]:
+    def _sampled(self, name: str, state: State, domain: Domain, settings: Settings, place: Units) -> list[Edit]:
         with self._phase("sample", len(self.tasks), name, state.round) as advance, place.active():
-            return loop.sample(state.policy, self._domain, self.tasks, settings, advance)
+            return loop.sample(state.policy, domain, self.tasks, settings, advance)
 
     def _scored(
         self,

@@ -22,7 +22,7 @@ from selfadapt.checkpoint.rounds import Checkpoints
 from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.config import check_command, check_workdir, save_config
 from selfadapt.defaults import resolve
-from selfadapt.domains import Domain, Prepared, Rated, Recorded, Searchable, make_domain
+from selfadapt.domains import Domain, Narrowed, Prepared, Rated, Recorded, Searchable, make_domain
 from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.evaluate import Evaluation, Reference
 from selfadapt.loop import Settings
@@ -157,7 +157,7 @@ def train(
             if config.evaluation.controls:
                 run.rows(evaluation, evaluation.controls(state))
             with progress.phase("save"), meters.phase("save", round=state.round):
-                summary = _summary(config, record, _seconds(record, progress), given)
+                summary = _summary(config, record, _seconds(record, progress), given, domain)
                 _save(state.policy, workdir / "policy", config.model)
                 if state.student is not state.policy and state.student is not start.student:
                     _save(state.student, workdir / "student", config.student or config.model)
@@ -294,17 +294,23 @@ def _save(policy: Policy, path: pathlib.Path, base: str) -> None:
         save_peft(policy.adapter, path, base=base)
 
 
-def _summary(config: Any, record: Record, seconds: dict[str, float], given: Sequence[Reference]) -> dict[str, Any]:
+def _summary(
+    config: Any, record: Record, seconds: dict[str, float], given: Sequence[Reference], domain: Domain
+) -> dict[str, Any]:
     policies = [policy_row(number) for number in range(config.rounds + 1)]
     last, transferred = policies[-1], evaluate.on_untrained(policies[-1])
     names = [row.name for row in given]
+    notes = evaluate.NOTES | {transferred: evaluate.ON_UNTRAINED_NOTE}
     pairs = [(last, UNTRAINED), *((name, UNTRAINED) for name in policies[1:-1])]
     pairs += [(UNTRAINED, evaluate.PASSAGE), (last, evaluate.EQUAL_STEPS), (last, evaluate.EQUAL_TOKENS)]
     pairs += [(last, evaluate.LOW_TEMPERATURE), (transferred, UNTRAINED), (last, evaluate.OTHERS)]
     pairs += [(last, evaluate.RANDOM), (last, evaluate.CONSTANT), *((name, UNTRAINED) for name in names)]
     pairs += [*((last, name) for name in names if last != UNTRAINED), (evaluate.ORACLE, last)]
+    left = domain.narrowed() if isinstance(domain, Narrowed) else ()
+    narrow = [evaluate.narrowed(name, which) for which in left for name in dict.fromkeys((UNTRAINED, last))]
+    pairs += [(last, name) for name in narrow]
+    notes |= dict.fromkeys(narrow, evaluate.NARROWED_NOTE)
     ladder = (evaluate.NONE, evaluate.PASSAGE, evaluate.RANDOM, *policies, evaluate.CONSTANT, *names, evaluate.ORACLE)
-    notes = evaluate.NOTES | {transferred: evaluate.ON_UNTRAINED_NOTE}
     return summarize(config, record, seconds, ladder, notes, pairs)
 
 

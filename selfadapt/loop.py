@@ -28,7 +28,7 @@ from selfadapt.outer import OuterUpdate, Report
 from selfadapt.outer.halving import halve
 from selfadapt.telemetry import meter
 from selfadapt.telemetry.progress import Advance, Phase, silent
-from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, Update
+from selfadapt.types import ContextEdit, ContextUpdate, Edit, Outcome, Rejected, Task, Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,18 +292,14 @@ def _answers(
     status = [what.reason if isinstance(what, Rejected) else "ok" for _, what in pairs]
     answers: list[list[list[str]]] = [[] for _ in pairs]
     updates = [(i, what) for i, (_, what) in enumerate(pairs) if isinstance(what, Update)]
-    contexts = [
-        (i, what.context if isinstance(what, ContextEdit) else "")
-        for i, (_, what) in enumerate(pairs)
-        if not isinstance(what, Update)
-    ]
+    contexts = [(i, _context(what)) for i, (_, what) in enumerate(pairs) if not isinstance(what, Update)]
     if updates:
         seeds = range(settings.seed_offset, settings.seed_offset + settings.inner_runs)
         jobs = [(i, what.replace(seed=what.seed + seed)) for i, what in updates for seed in seeds]
         start = None if student.adapter is None else Adapters.stack([student.adapter] * len(jobs))
         train = functools.partial(adapt, student.model, [what for _, what in jobs], init=start)
         adapters = units.current().adapters(student.model, lambda snapshots: train(snapshots=snapshots))
-        prompts = [domain.questions(by_id[pairs[i][0].task_id], "") for i, _ in jobs]
+        prompts = [domain.questions(by_id[pairs[i][0].task_id], _context(what)) for i, what in jobs]
         for (i, _), reason, texts in zip(
             jobs, adapters.status, generate(student.model, prompts, adapters=adapters, **options), strict=True
         ):
@@ -321,6 +317,10 @@ def _answers(
         for (i, _), each in zip(contexts, prompts, strict=True):
             answers[i].append([answer[prompt] for prompt in each])
     return status, answers
+
+
+def _context(what: Applied) -> str:
+    return what.context if isinstance(what, ContextEdit | ContextUpdate) else ""
 
 
 def _halved(

@@ -1,4 +1,4 @@
-"""The types that all parts share: `Task`, `Edit`, `Update`, `ContextEdit`, `Rejected`, `Outcome`; names of policies.
+"""The types that all parts share: tasks, edits, what they are turned into, their outcomes; names of policies.
 
 They are plain, immutable host values. Arrays on devices (parameters, LoRA adapters) are pytrees, defined in
 `selfadapt.models`.
@@ -217,6 +217,22 @@ class ContextEdit:
     """
 
     context: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextUpdate(Update):
+    """An edit that trains an adapter and changes the model's context as well; the fields of `Update` and its own.
+
+    Attributes:
+      context: the text in the model's context when it is evaluated; it is not trained on.
+    """
+
+    context: str = dataclasses.field(default="", kw_only=True)
+
+    @classmethod
+    def of(cls, update: Update, context: str) -> ContextUpdate:
+        """Returns an update with a context."""
+        return cls(**{field.name: getattr(update, field.name) for field in dataclasses.fields(Update)}, context=context)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ def test_presets_set_the_same_fields_to_values_of_the_same_types(paper, tiny):
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_a_resolved_config_leaves_no_hyper_parameter_open(preset):
-    domains = {"arc": "arc", "lse": "instructions"}
+    domains = {"arc": "arc", "lse": "instructions", "ways": "weights_or_words"}
     config = experiment(domains.get(preset.rpartition("_")[2], "knowledge"))
     config.preset = preset
     resolved = resolve(config)
@@ -69,7 +69,9 @@ def test_a_preset_is_of_the_configs_domain_and_auto_finds_it():
     config.preset = "seal"
     with pytest.raises(ValueError, match=r"config\.preset is 'seal'; it must be auto or one of seal_arc, tiny_arc"):
         resolve(config)
-    with pytest.raises(ValueError, match=r"there is no domain 'arcs' \(there are knowledge, arc, instructions\)"):
+    with pytest.raises(
+        ValueError, match=r"no domain 'arcs' \(there are knowledge, arc, instructions, weights_or_words\)"
+    ):
         experiment("arcs")
 
 

@@ -59,13 +59,14 @@ def scored(monkeypatch):
     return calls
 
 
-def evaluation(domain, tasks=HELD_OUT, search=(), given=()):
+def evaluation(domain, tasks=HELD_OUT, search=(), given=(), start=None):
     @contextlib.contextmanager
     def phase(name, total, label, round):
         yield lambda count: None
 
     policy = Policy("model")
-    return Evaluation(domain, tasks, SETTINGS, State(policy, policy), Units(), phase, 0.3, search, given)
+    start = start or State(policy, policy)
+    return Evaluation(domain, tasks, SETTINGS, start, Units(), phase, 0.3, search, given)
 
 
 def rows(domain, search=(), given=()):
@@ -124,6 +125,38 @@ class Referenced(Domain):
 
     def references(self, tasks):
         return {"own context": [ContextEdit(task.context) for task in tasks]}
+
+
+class Narrowed(Domain):
+    """The same, with two narrower forms; edits are what a policy writes in each."""
+
+    def narrowed(self):
+        return {"ones only": Marked("1"), "twos only": Marked("2")}
+
+
+class Marked(Domain):
+    def __init__(self, text):
+        self.text = text
+
+
+def test_the_first_and_the_last_policy_write_in_each_narrower_form(scored, monkeypatch):
+    def sample(policy, domain, tasks, settings, advance=None):
+        text = getattr(domain, "text", "9")
+        return [Edit(task.id, n, "", f"{text}{policy.version}") for task in tasks for n in range(settings.edits)]
+
+    monkeypatch.setattr(loop, "sample", sample)
+    policies = [Policy("model", version) for version in range(2)]
+    start, last = (State(policy, policy, round=round) for round, policy in enumerate(policies))
+    found = {row.name: row for row in evaluation(Narrowed(), start=start).controls(last)}
+    names = [f"{name}, {left}" for left in ("ones only", "twos only") for name in ("untrained", "round1")]
+    assert list(found)[-4:] == names and all(row.kind == "control" for row in found.values())
+    for name, text in zip(names, ("10", "11", "20", "21"), strict=True):
+        assert [(e.task_id, e.sample, e.text) for e, _ in found[name].pairs] == [
+            (task.id, n, text) for task in HELD_OUT for n in range(3)
+        ]
+        assert all(what == Update([text]) for _, what in found[name].pairs)
+    untrained = {row.name: row for row in evaluation(Narrowed(), start=start).controls(start)}
+    assert [name for name in untrained if "only" in name] == ["untrained, ones only", "untrained, twos only"]
 
 
 def edits_file(path, *texts):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfadapt import Adapters, ContextEdit, Edit, Question, Task, Update, loop
+from selfadapt import Adapters, ContextEdit, ContextUpdate, Edit, Question, Task, Update, loop
 from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.defaults import experiment, resolve
 from selfadapt.engine.generate.sampling import Generation
@@ -130,6 +130,27 @@ def test_a_students_adapter_is_where_training_starts(calls):
     loop.score(Policy("model", 1, adapter()), Domain(), TASKS, pairs, SETTINGS)
     ((_, init),) = calls.adapt
     assert len(init) == 2 and float(init.lora.a["q_proj"].sum()) == 4.0
+
+
+class Both(Domain):
+    """The same, with edits of which one half is trained on and the other is the context."""
+
+    def apply(self, task, text):
+        context, _, lines = text.rpartition("&")
+        return ContextUpdate.of(super().apply(task, lines), context) if context else super().apply(task, text)
+
+
+def test_an_edit_of_both_kinds_is_trained_with_the_others_and_asked_with_its_context(calls):
+    edits = [Edit("t0", 0, "", "lines"), Edit("t0", 1, "", "memo &more"), Edit("t1", 0, "", "!note ")]
+    outcomes = loop.score(Policy("model"), Both(), TASKS, loop.applied(Both(), TASKS, edits), SETTINGS)
+    ((updates, _),) = calls.adapt
+    assert [(update.sequences, update.seed) for update in updates] == [
+        ((lines,), seed) for lines in ("lines", "more") for seed in (10, 11)
+    ]
+    (adapted, _), (plain, _) = calls.generate
+    assert adapted == [["t0 a?", "t0 b?"]] * 2 + [["memo t0 a?", "memo t0 b?"]] * 2
+    assert plain == ["note t1 a?", "note t1 b?"]
+    assert [len(outcome.answers) for outcome in outcomes] == [4, 4, 2]
 
 
 def test_a_failed_run_is_the_status_and_contexts_are_asked_about_without_training(calls):

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from selfadapt.config import find_factory
-from selfadapt.domains.base import Applied, Domain, Prepared, Rated, Recorded, Referenced, Searchable
+from selfadapt.domains.base import Applied, Domain, Narrowed, Prepared, Rated, Recorded, Referenced, Searchable
 
 if TYPE_CHECKING:
     from selfadapt.models.endpoint import Endpoint
     from selfadapt.models.model import Model
 
-__all__ = ["Applied", "Domain", "Prepared", "Rated", "Recorded", "Referenced", "Searchable", "make_domain"]
+__all__ = [
+    "Applied",
+    "Domain",
+    "Narrowed",
+    "Prepared",
+    "Rated",
+    "Recorded",
+    "Referenced",
+    "Searchable",
+    "make_domain",
+]
 
-NAMES = ("arc", "instructions", "knowledge")
+NAMES = ("arc", "instructions", "knowledge", "weights_or_words")
 
 
 def make_domain(config: Any, policy: Model, student: Model | Endpoint | None = None) -> Domain:

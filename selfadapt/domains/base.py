@@ -30,7 +30,7 @@ class Domain(Protocol):
         """Returns the text that the policy continues with an edit."""
 
     def apply(self, task: Task, text: str | None) -> Applied:
-        """Turns an edit into training (`Update`) or a new context (`ContextEdit`).
+        """Turns an edit into training (`Update`), a new context (`ContextEdit`), or both (`ContextUpdate`).
 
         Args:
           task: the task that the edit was written for.
@@ -49,7 +49,7 @@ class Domain(Protocol):
         """Returns the application that edits are compared with: no change, or adapting without an edit."""
 
     def questions(self, task: Task, context: str) -> list[str]:
-        """Returns the evaluation's prompts; `context` is that of a `ContextEdit`, or ""."""
+        """Returns the evaluation's prompts; `context` is that of the edit, or ""."""
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[Sequence[str]]) -> list[list[float]]:
         """Returns the verdicts on the answers to each task's questions, in [0, 1]; their mean is the reward.
@@ -91,6 +91,17 @@ class Referenced(Protocol):
         Raises:
           UserError: a row cannot be computed. It is called before any compute is spent.
         """
+
+
+@runtime_checkable
+class Narrowed(Protocol):
+    """A domain with narrower forms of itself, each with fewer kinds of edit to choose from.
+
+    The evaluation then has control rows of what the untrained and the last policy write in each of them.
+    """
+
+    def narrowed(self) -> Mapping[str, Domain]:
+        """Returns the narrower forms by the name of what is left; they have the same tasks."""
 
 
 @runtime_checkable

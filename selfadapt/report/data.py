@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -59,6 +60,8 @@ class Run:
         """What the page calls a held-out task."""
         if self.config.get("domain", {}).get("name") == "instructions":
             return "environment"
+        if self.config.get("domain", {}).get("name") == "weights_or_words":
+            return "task"
         return "task" if any("grids" in edit for edit in self.edits) else "passage"
 
     @property
@@ -198,16 +201,25 @@ def choices(run: Run) -> list[tuple[str, str, dict[str, float]]]:
 
     Returns:
       (choice, value, the share of each policy's edits that have it), values of a choice together; empty if kinds are
-      not choices.
+      not choices. A choice that only some tasks have counts the edits of these tasks.
     """
     counts = kinds_of_lines(run)
     names = sorted({name for count in counts.values() for name in count})
     if not names or not all(": " in name for name in names):
         return []
-    totals = {policy: len(_described(run, policy)) for policy in counts}
-    order = list(dict.fromkeys(name.split(": ")[0] for count in counts.values() for name in count))
+    edits = {policy: _described(run, policy) for policy in counts}
+    tasks: dict[str, set[str]] = {}
+    for edit in itertools.chain.from_iterable(edits.values()):
+        for name in edit["kinds"]:
+            tasks.setdefault(name.split(": ")[0], set()).add(edit["task"])
+    order = list(tasks)
+
+    def share(name: str, policy: str) -> float:
+        asked = sum(edit["task"] in tasks[name.split(": ")[0]] for edit in edits[policy])
+        return counts[policy][name] / max(asked, 1)
+
     return [
-        (*name.split(": ", 1), {policy: count[name] / totals[policy] for policy, count in counts.items()})
+        (*name.split(": ", 1), {policy: share(name, policy) for policy in counts})
         for name in sorted(names, key=lambda name: (order.index(name.split(": ")[0]), _natural(name)))
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 from selfadapt.domains import Applied, Domain, Recorded
 from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.telemetry.statistics import mean_and_stderr, rank_correlation
-from selfadapt.types import ContextEdit, Edit, Outcome, Rejected, Task, TokenSequence
+from selfadapt.types import ContextEdit, ContextUpdate, Edit, Outcome, Rejected, Task, TokenSequence
 
 MOST_CHARACTERS = 50_000  # of an edit's training sequences in `edits.jsonl`
 
@@ -172,7 +172,7 @@ def _proxies(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def training_texts(what: Applied, most: int = MOST_CHARACTERS) -> list[str]:
-    """Returns training sequences, or the new context, as texts; token ids as their number.
+    """Returns the new context and the training sequences as texts; token ids as their number.
 
     Args:
       what: what an edit was turned into.
@@ -182,7 +182,7 @@ def training_texts(what: Applied, most: int = MOST_CHARACTERS) -> list[str]:
         return []
     if isinstance(what, ContextEdit):
         return [what.context]
-    texts: list[str] = []
+    texts = [what.context] if isinstance(what, ContextUpdate) else []
     for number, each in enumerate(what.sequences):
         if sum(map(len, texts)) > most:
             return [*texts, f"({len(what.sequences) - number} more)"]

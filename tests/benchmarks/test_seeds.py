@@ -39,6 +39,22 @@ def test_edits_that_are_no_choices_have_no_table(run):
     assert seeds.choices([run("a", {"untrained": []})]) == ""
 
 
+def test_the_numbers_of_a_domain_are_means_over_the_runs_that_have_them():
+    def summary(rule, table, more):
+        details = {"reward, rule": rule, "reward, table": table, "edit": "text"}
+        ladder = [{"name": "untrained", "details": details}, {"name": "none"}]
+        return {"ladder": ladder, "extras": [{"name": "words only", "details": more}]}
+
+    runs = [summary(0.5, 1.0, {"reward, rule": 1}), summary(0.25, 0.0, {})]
+    assert seeds.numbers(runs).strip().splitlines() == [
+        "| row | reward, rule | reward, table |",
+        "| --- | --- | --- |",
+        "| untrained | 0.375 | 0.500 |",
+        "| words only | 1.000 | - |",
+    ]
+    assert seeds.numbers([{"ladder": [{"name": "none"}], "extras": []}]) == ""
+
+
 def test_differences_are_taken_within_runs_and_then_over_base_models():
     def summary(model, **means):
         return {"model": model, "ladder": [{"name": name, "mean": mean} for name, mean in means.items()], "extras": []}

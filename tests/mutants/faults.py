@@ -2056,4 +2056,108 @@ FAULTS = (
             "test_a_round_is_a_step_of_the_trainer_on_its_edits",
         ),
     ),
+    *_faults(
+        "selfadapt/domains/weights_or_words/sections.py",
+        "tests/domains/weights_or_words/test_sections.py",
+        (
+            "a marker that occurs twice drops the lines of the first",
+            "if current in found:",
+            "if False:",
+            "test_an_edit_of_another_form_is_refused_with_the_reason",
+        ),
+        (
+            "an instruction may have any number of lines",
+            "if (count := len(found.get(WORDS, ()))) > most_words:",
+            "if (count := len(found.get(WORDS, ()))) > 10 * most_words:",
+            "test_an_edit_of_another_form_is_refused_with_the_reason",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/weights_or_words/domain.py",
+        "tests/domains/weights_or_words/test_domain.py",
+        (
+            "an edit of both ways loses its instruction",
+            "return ContextUpdate.of(update, context) if context else update",
+            "return update",
+            "test_an_edit_is_applied_as_its_markers_say",
+        ),
+        (
+            "a policy with one way uses the other as well",
+            "return Sections(**{self.way: getattr(found, self.way)})",
+            "return found",
+            "test_with_one_way_the_lines_of_the_other_are_dropped",
+        ),
+        (
+            "an instruction that is too long for the context is not refused",
+            "if not fits(self.student.tokenizer, prompt, limit):",
+            "if not fits(self.student.tokenizer, prompt, 2 * limit):",
+            "test_a_bad_edit_is_rejected_with_its_reason_and_its_neighbours_are_not",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/tiny/tables/pretraining.py",
+        "tests/domains/tiny/tables/test_pretraining.py",
+        (
+            "pretraining teaches which way suits a table",
+            "way = rng.choice((WORDS, WEIGHTS, BOTH))",
+            'way = WEIGHTS if case.kind == "table" else rng.choice((WORDS, WEIGHTS, BOTH))',
+            "test_the_way_of_an_edit_does_not_depend_on_the_kind_of_its_case",
+        ),
+        (
+            "pretraining teaches to write rules before tables",
+            "lines = [write_piece(line) for group in rng.sample(groups, len(groups)) for line in draw_lines(rng, group)]",
+            "lines = [write_piece(line) for group in groups for line in draw_lines(rng, group)]",
+            "test_the_lines_of_a_rule_come_first_as_often_as_those_of_a_table_and_the_first_ones_are_words",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/tiny/tables/source.py",
+        "tests/domains/tiny/tables/test_source.py",
+        (
+            "the world of tables asks the examples that the policy reads",
+            "if question not in case.examples:",
+            "if question:",
+            "test_no_question_is_an_example_that_the_policy_reads",
+        ),
+    ),
+    *_faults(
+        "selfadapt/loop.py",
+        "tests/test_loop.py",
+        (
+            "an adapter answers without the instruction of its edit",
+            "prompts = [domain.questions(by_id[pairs[i][0].task_id], _context(what)) for i, what in jobs]",
+            'prompts = [domain.questions(by_id[pairs[i][0].task_id], "") for i, what in jobs]',
+            "test_an_edit_of_both_kinds_is_trained_with_the_others_and_asked_with_its_context",
+        ),
+    ),
+    *_faults(
+        "selfadapt/evaluate.py",
+        "tests/test_evaluate.py",
+        (
+            "the rows of a narrower domain have the edits of the whole one",
+            'edits = self._sampled(name, state, domain, self._settings, place.within(f"{name} sample"))',
+            'edits = self._sampled(name, state, self._domain, self._settings, place.within(f"{name} sample"))',
+            "test_the_first_and_the_last_policy_write_in_each_narrower_form",
+        ),
+    ),
+    *_faults(
+        "benchmarks/seeds.py",
+        "tests/benchmarks/test_seeds.py",
+        (
+            "the numbers of a row are those of the last run",
+            'cells = [f"{np.mean(own[name]):.3f}" if name in own else "-" for name in names]',
+            'cells = [f"{own[name][-1]:.3f}" if name in own else "-" for name in names]',
+            "test_the_numbers_of_a_domain_are_means_over_the_runs_that_have_them",
+        ),
+    ),
+    *_faults(
+        "selfadapt/report/data.py",
+        "tests/report/test_grids.py",
+        (
+            "the share of a choice counts tasks that do not have it",
+            'asked = sum(edit["task"] in tasks[name.split(": ")[0]] for edit in edits[policy])',
+            "asked = len(edits[policy])",
+            "test_a_choice_that_some_tasks_have_counts_their_edits_alone",
+        ),
+    ),
 )

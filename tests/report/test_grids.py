@@ -100,6 +100,21 @@ def test_references_are_no_policies_and_choices_are_shares_of_a_policys_edits(tm
     ]
 
 
+def test_a_choice_that_some_tasks_have_counts_their_edits_alone(tmp_path):
+    with JsonlWriter(tmp_path / "edits.jsonl") as writer:
+        for policy, ways in (("untrained", "words, weights, invalid"), ("round1", "words, words, words")):
+            for number, way in enumerate(ways.split(", ")):
+                record = {"task": f"t{number // 2}", "phase": "eval", "policy": policy, "text": ""}
+                writer.write(record | {"kinds": {f"{'rule' if number < 2 else 'table'}: {way}": 1}})
+    write_json(tmp_path / "summary.json", {"ladder": [{"name": name, "mean": 0} for name in ("untrained", "round1")]})
+    assert data.choices(data.read_run(tmp_path)) == [
+        ("rule", "weights", {"untrained": 0.5, "round1": 0.0}),
+        ("rule", "words", {"untrained": 0.5, "round1": 1.0}),
+        ("table", "invalid", {"untrained": 1.0, "round1": 0.0}),
+        ("table", "words", {"untrained": 0.0, "round1": 1.0}),
+    ]
+
+
 @pytest.mark.parametrize(
     "grids",
     [

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from selfadapt import ContextEdit, Edit, Outcome, Task, TokenSequence, Update, loop
+from selfadapt import ContextEdit, ContextUpdate, Edit, Outcome, Task, TokenSequence, Update, loop
 from selfadapt.outer import Report
 from selfadapt.report.record import Record, Recorder, training_texts
 from selfadapt.types import Rejected
@@ -18,6 +18,7 @@ from selfadapt.types import Rejected
         (Update(["a b", ("prompt ", "target"), TokenSequence((1, 2, 3)), ((1, 2), (0, 1))]),
          ["a b", "prompt target", "3 tokens", "2 tokens"]),
         (ContextEdit("memo"), ["memo"]),
+        (ContextUpdate(["a", ("b ", "c")], context="memo"), ["memo", "a", "b c"]),
         (Rejected("no edit"), []),
     ],
 )  # fmt: skip

@@ -31,6 +31,7 @@ WORLDS = {
     "knowledge": "selfadapt.domains.tiny",
     "grids": "selfadapt.domains.tiny.grids",
     "rules": "selfadapt.domains.tiny.rules",
+    "tables": "selfadapt.domains.tiny.tables",
 }
 
 
@@ -38,8 +39,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> M
     """Pretrains an embedded model and writes it to `workdir/model` as a Hugging Face directory.
 
     Args:
-      config: the fields of `configs/pretrain_tiny.py`, `configs/pretrain_tiny_grids.py` or
-        `configs/pretrain_tiny_rules.py`.
+      config: the fields of one of `configs/pretrain_tiny*.py`.
       workdir: `config.json`, `metrics.jsonl` (losses in nats, and at the end what the world's `check` finds) and the
         model, also every `config.save_every` steps, are written there.
 
