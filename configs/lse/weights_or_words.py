@@ -3,8 +3,9 @@
 An edit's lines stand under "words:" (they are put into the prompt of the model that answers), under "weights:" (a LoRA
 adapter is trained on them), or some under each. The reward is the accuracy on sixteen questions. A third of the tasks
 are rules that an instruction can state and that training on the statement does not teach; a third are tables of 20
-facts, of which a prompt takes 12 lines; a third have both. The embedded model "tiny_tables" writes each way about
-equally often for each kind of task, and RLOO learns from the rewards which way pays for which.
+facts, of which a prompt takes 12 lines; a third have both. The embedded model "tiny_tables" writes words more often
+than weights or both, each about as often for every kind of task, and RLOO learns from the rewards which way pays for
+which.
 
 The rows compare, on held-out tasks, no edit, the edits of the untrained and of each round's policy, and a perfect
 author's; beside them what the untrained and the last policy write where they may use one way only, and a perfect author

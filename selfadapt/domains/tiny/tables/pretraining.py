@@ -1,7 +1,7 @@
 """The documents that continue the pretraining of the model of rules: edits with sections, and answers about tables.
 
 An edit's way (words, weights or both) is drawn without regard to the kind of its case, and its lines are right, wrong
-or left out. So the untrained policy writes each way about equally often for each kind, and which way pays is left to
+or left out. So the way that the untrained policy writes hardly depends on the kind, and which way pays is left to
 reinforcement learning.
 """
 
