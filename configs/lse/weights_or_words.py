@@ -12,7 +12,7 @@ The rows compare, on held-out tasks, no edit, the edits of the untrained and of 
 author's; beside them what the untrained and the last policy write where they may use one way only, and a perfect author
 with one way only. The report has the choice for each kind of task (docs/weights_or_words.md).
 
-Cost: estimated at 5 to 10 minutes of one CPU core; not measured as a whole.
+Cost: 4 to 5 minutes on one of 2 CPU cores. docs/weights_or_words.md has the results of two seeds.
 
     selfadapt train --config=lse/weights_or_words --workdir=runs/ways
 
