@@ -26,6 +26,8 @@ _LABELS = {
     "passage in prompt": ("Passage in the prompt", "the model as it is, with the passage before each question"),
     "oracle": ("Oracle", "adapted to the edits of a perfect author"),
 }
+# What held-out tasks are called, by domain.
+_NOUNS = {"instructions": "environment", "weights_or_words": "task"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +60,8 @@ class Run:
     @property
     def noun(self) -> str:
         """What the page calls a held-out task."""
-        if self.config.get("domain", {}).get("name") == "instructions":
-            return "environment"
-        if self.config.get("domain", {}).get("name") == "weights_or_words":
-            return "task"
+        if noun := _NOUNS.get(self.config.get("domain", {}).get("name")):
+            return noun
         return "task" if any("grids" in edit for edit in self.edits) else "passage"
 
     @property

@@ -1104,13 +1104,27 @@ FAULTS = (
         ),
     ),
     *_faults(
-        "selfadapt/domains/tiny/grids/source.py",
+        "selfadapt/domains/tiny/splits.py",
         "tests/domains/tiny/grids/test_source.py",
         (
             "held-out tasks change with the round",
             'first = count * round if split == "train" else 0',
             "first = count * round",
         ),
+    ),
+    *_faults(
+        "selfadapt/domains/tiny/splits.py",
+        "tests/domains/tiny/rules/test_source.py",
+        (
+            "held-out environments change with the round",
+            'first = count * round if split == "train" else 0',
+            "first = count * round",
+            "test_training_environments_are_new_each_round_and_heldout_ones_always_the_same",
+        ),
+    ),
+    *_faults(
+        "selfadapt/domains/tiny/grids/source.py",
+        "tests/domains/tiny/grids/test_source.py",
         (
             "a rule of one step explains a task",
             "if not any(dsl.explains(simple, examples[:-1]) for simple in dsl.simple_rules()):",
@@ -1161,12 +1175,6 @@ FAULTS = (
     *_faults(
         "selfadapt/domains/tiny/rules/source.py",
         "tests/domains/tiny/rules/test_source.py",
-        (
-            "held-out environments change with the round",
-            'first = count * round if split == "train" else 0',
-            "first = count * round",
-            "test_training_environments_are_new_each_round_and_heldout_ones_always_the_same",
-        ),
         (
             "instructions are scored on problems of summaries",
             "if question not in questions:",

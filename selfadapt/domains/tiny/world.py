@@ -25,12 +25,12 @@ from collections.abc import Iterable, Sequence
 from selfadapt.domains.knowledge import prompts
 from selfadapt.domains.tiny import words
 from selfadapt.domains.tiny.kinds import KINDS, VAGUE, Attribute, Kind
+from selfadapt.domains.tiny.splits import SPLITS
 from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task
 
 # Out of ten names: six to pretrain on, two to train on, two to judge by.
 _SHARES = {"pretraining": range(6), "train": range(6, 8), "heldout": range(8, 10)}
-SPLITS = ("train", "heldout")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,10 @@ from selfadapt.domains.arc.grids import check_grid
 from selfadapt.domains.arc.tasks import ArcTask, Pair
 from selfadapt.domains.tiny.grids import dsl
 from selfadapt.domains.tiny.grids.format import CompactFormat
+from selfadapt.domains.tiny.splits import SPLITS, numbers
 from selfadapt.errors import InvalidValueError
 
 DEMONSTRATIONS = 4
-SPLITS = ("train", "heldout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +37,7 @@ class TinyGrids:
         Raises:
           InvalidValueError: there is no such split.
         """
-        if split not in SPLITS:
-            raise InvalidValueError(f"{self.name} has no split {split!r}; choose one of {', '.join(SPLITS)}")
-        first = count * round if split == "train" else 0
-        return [_task(split, self.seed, first + number) for number in range(count)]
+        return [_task(split, self.seed, number) for number in numbers(self.name, split, count, round)]
 
 
 def rule_of(task: ArcTask) -> dsl.Rule:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,17 +178,35 @@ def documents(tokenizer: PreTrainedTokenizerFast, seed: int, *, longest: int = 2
       longest: the most tokens of a document; a longer one is replaced by another.
     """
     rng = random.Random(f"tiny/rules/documents/{seed}")
+
+    def write(name: str, what: str) -> Pieces:
+        return _WRITERS[what](rng, draw_rule(rng, "pretraining", name))
+
+    return in_shares(tokenizer, SHARES, write, longest)
+
+
+def in_shares(
+    tokenizer: PreTrainedTokenizerFast, shares: Mapping[str, float], write: Callable[[str, str], Pieces], longest: int
+) -> Iterator[Document]:
+    """Yields documents without end, of the kind that lacks most of its share of the tokens.
+
+    Args:
+      tokenizer: that of `make_tokenizer`.
+      shares: share of all tokens by kind, "SUBJECT answers" or "SUBJECT edits".
+      write: returns a random document's texts with the weights of their tokens, given the kind's two words.
+      longest: the most tokens of a document; a longer one, and one without texts, is replaced by another.
+    """
     encode = tokenizer.backend_tokenizer.encode
-    written = dict.fromkeys(SHARES, 0)
+    written = dict.fromkeys(shares, 0)
     while True:
-        kind = min(SHARES, key=lambda name: written[name] / SHARES[name])
-        name, what = kind.split(" ")
-        pieces = _WRITERS[what](rng, draw_rule(rng, "pretraining", name))
+        kind = min(shares, key=lambda name: written[name] / shares[name])
+        subject, what = kind.split(" ")
+        pieces = write(subject, what)
         parts = [(encode(text, add_special_tokens=False).ids, weight) for text, weight in pieces]
         tokens = [*(token for ids, _ in parts for token in ids), tokenizer.eos_token_id]
-        # The end of the text ends an instruction; answers end with a line break, and more questions could follow.
+        # The end of the text ends an edit; answers end with a line break, and more questions could follow.
         weights = [*(weight for ids, weight in parts for _ in ids), 1.0 if what == "edits" else 0.0]
-        if len(tokens) > longest:
+        if not pieces or len(tokens) > longest:
             continue
         written[kind] += len(tokens)
-        yield Document(np.array(tokens), np.array(weights), list(SHARES).index(kind))
+        yield Document(np.array(tokens), np.array(weights), list(shares).index(kind))

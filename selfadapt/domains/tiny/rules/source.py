@@ -13,9 +13,9 @@ from selfadapt.domains.sql import Result, same_result
 from selfadapt.domains.tiny.rules import database
 from selfadapt.domains.tiny.rules.families import FAMILIES, Rule, draw_rule, read_pieces, write_piece
 from selfadapt.domains.tiny.rules.format import LineFormat, answer_prompt
-from selfadapt.errors import InvalidTypeError, InvalidValueError
+from selfadapt.domains.tiny.splits import numbers
+from selfadapt.errors import InvalidTypeError
 
-SPLITS = ("train", "heldout")
 POOL, HOLDOUT = 32, 16  # problems of an environment
 
 
@@ -85,10 +85,7 @@ class TinyRules:
         Raises:
           InvalidValueError: there is no such split.
         """
-        if split not in SPLITS:
-            raise InvalidValueError(f"{self.name} has no split {split!r}; choose one of {', '.join(SPLITS)}")
-        first = count * round if split == "train" else 0
-        return [_draw(split, self.seed, first + number) for number in range(count)]
+        return [_draw(split, self.seed, number) for number in numbers(self.name, split, count, round)]
 
     def oracle(self, environment: Environment) -> str:
         """Returns `oracle_instruction`."""

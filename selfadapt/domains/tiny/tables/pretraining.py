@@ -11,10 +11,9 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from selfadapt.domains.tiny.rules.families import Piece, write_piece
 from selfadapt.domains.tiny.rules.format import END, LINES, make_tokenizer
+from selfadapt.domains.tiny.rules.pretraining import Pieces, in_shares
 from selfadapt.domains.tiny.tables.cases import VALUES, Case, ask, draw_case
 from selfadapt.domains.weights_or_words.sections import BOTH, WEIGHTS, WORDS, Sections
 from selfadapt.engine.pretrain import Document
@@ -35,8 +34,6 @@ SHARES = {
 }
 
 STATED = {"right": 0.88, "wrong": 0.06, "left out": 0.06}  # what becomes of each line of a case in an edit
-
-Pieces = list[tuple[str, float]]  # text, and the weight of its tokens in the loss
 
 
 def draw_edit(rng: random.Random, case: Case) -> Sections:
@@ -97,17 +94,8 @@ def documents(tokenizer: PreTrainedTokenizerFast, seed: int, *, longest: int = 2
       longest: the most tokens of a document; a longer one is replaced by another.
     """
     rng = random.Random(f"tiny/tables/documents/{seed}")
-    encode = tokenizer.backend_tokenizer.encode
-    written = dict.fromkeys(SHARES, 0)
-    while True:
-        kind = min(SHARES, key=lambda name: written[name] / SHARES[name])
-        name, what = kind.split(" ")
-        pieces = _WRITERS[what](rng, draw_case(rng, "pretraining", name))
-        parts = [(encode(text, add_special_tokens=False).ids, weight) for text, weight in pieces]
-        tokens = [*(token for ids, _ in parts for token in ids), tokenizer.eos_token_id]
-        # The end of the text ends an edit; answers end with a line break, and more questions could follow.
-        weights = [*(weight for ids, weight in parts for _ in ids), 1.0 if what == "edits" else 0.0]
-        if not pieces or len(tokens) > longest:
-            continue
-        written[kind] += len(tokens)
-        yield Document(np.array(tokens), np.array(weights), list(SHARES).index(kind))
+
+    def write(name: str, what: str) -> Pieces:
+        return _WRITERS[what](rng, draw_case(rng, "pretraining", name))
+
+    return in_shares(tokenizer, SHARES, write, longest)

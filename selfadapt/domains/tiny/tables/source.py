@@ -9,12 +9,11 @@ from typing import Any
 
 from selfadapt.domains.tiny.rules.families import write_piece
 from selfadapt.domains.tiny.rules.format import END
+from selfadapt.domains.tiny.splits import numbers
 from selfadapt.domains.tiny.tables.cases import FACTS, Case, ask, draw_case
 from selfadapt.domains.weights_or_words.sections import FREE, WEIGHTS, WORDS, Sections
-from selfadapt.errors import InvalidValueError
 from selfadapt.types import Question, Task, TrainingSequence
 
-SPLITS = ("train", "heldout")
 QUESTIONS = 16  # of a task; of a mixed one half are about its rule
 
 
@@ -37,10 +36,7 @@ class TinyTables:
         Raises:
           InvalidValueError: there is no such split.
         """
-        if split not in SPLITS:
-            raise InvalidValueError(f"{self.name} has no split {split!r}; choose one of {', '.join(SPLITS)}")
-        first = count * round if split == "train" else 0
-        return [_draw(split, self.seed, first + number) for number in range(count)]
+        return [_draw(split, self.seed, number) for number in numbers(self.name, split, count, round)]
 
     def kind(self, task_id: str) -> str:
         """Returns the kind of a case, a key of `selfadapt.domains.tiny.tables.cases.FACTS`."""
