@@ -35,7 +35,6 @@ from selfadapt.models.model import Model
 from selfadapt.models.policy import Policy
 from selfadapt.parallel import sharding
 from selfadapt.plan import costs, report, topology
-from selfadapt.plan.programs import Planner, abstract_model
 from selfadapt.plan.steps import Step, device_bytes
 from selfadapt.plan.workload import Assumed, workload
 
@@ -71,11 +70,10 @@ class Case:
         return topology.find(self.slice)
 
     @functools.cached_property
-    def planner(self) -> Planner:
+    def planner(self) -> Any:
         """The programs of a round, with assumed sizes of texts."""
-        machine, model = report.machine(self.config, self.topology), report.read_model(str(ROOT / self.model))
-        work = workload(self.config, model, Assumed())
-        return Planner(self.config, abstract_model(model, machine, self.config.dtype), machine, work)
+        model = report.read_model(str(ROOT / self.model))
+        return report.describe(self.config, model, workload(self.config, model, Assumed()), self.topology)
 
     def cost(self, step: Step) -> costs.Cost:
         """Compiles a program."""

@@ -15,7 +15,6 @@ import numpy as np
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.plan import costs, report, topology
-from selfadapt.plan.programs import Planner, abstract_model
 from selfadapt.plan.workload import Assumed, workload
 
 EXTEND_UNTIL = 4  # the position of the argument of the `extend` program that sets the number of tokens
@@ -65,10 +64,10 @@ def main(argv=None):
     overrides = dict(each.removeprefix("--config.").split("=", 1) for each in rest)
     config = resolve(load_config(options.config, overrides))
     here = topology.find("local")
-    machine = report.machine(config, here)
     model = report.read_model(options.model or config.model)
     work = workload(config, model, options.tokens)
-    planner = Planner(config, abstract_model(model, machine, config.dtype), machine, work)
+    planner = report.describe(config, model, work, here)
+    machine = planner.machine
     print(
         f"{here.chip.name}: {here.chip.peak_flops(config.dtype) / 1e9:.4g} GFLOP/s, "
         f"{here.chip.bandwidth / 1e9:.4g} GB/s, {'measured' if here.measured else 'published'}"

@@ -123,7 +123,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         print(f"compiling {line}", file=sys.stderr)
 
     assumed = None if arguments.tokens is None else Assumed.parse(arguments.tokens)
-    only = report.ALL if arguments.only is None else arguments.only.split(",")
+    only = None if arguments.only is None else arguments.only.split(",")
     plan = report.plan(config, arguments.topology, arguments.model, assumed, progress, only)
     print(report.to_json(plan) if arguments.json else table.format_plan(plan))
 
@@ -284,7 +284,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         "--tokens", metavar="A=N,...", help="tokens per text, if no data can be read, such as passage=200,edit=240"
     )
     plan.add_argument(
-        "--only", metavar="PART,...", help="compile only these: sample, adapt, answer, improve, log_likelihood"
+        "--only",
+        metavar="PART,...",
+        help="compile only these: sample, adapt, answer, and of a round improve, log_likelihood",
     )
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     train.add_argument(

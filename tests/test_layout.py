@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("experiment", "protocols", "plan"),
+    ("experiment", "plan"),
+    ("protocols",),
     ("evaluate", "report", "seal"),
     ("loop", "functional"),
     ("outer",),

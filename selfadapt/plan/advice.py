@@ -74,7 +74,8 @@ def _changes(config: Any, topology: Topology, architecture: ModelConfig) -> Iter
         other.mesh.update(dict(zip(AXES, shape, strict=True)))
         return flags + " ".join(f"--config.mesh.{name}={size}" for name, size in zip(AXES, shape, strict=True)), other
 
-    at_once = min(config.at_once, config.contexts * config.edits)
+    # A protocol has no such field.
+    at_once = min(config.at_once, config.contexts * config.edits) if "at_once" in config else 1
     while at_once > 1:
         at_once //= 2
         other = copy.deepcopy(base)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from selfadapt.engine import memory
 from selfadapt.engine.adapt import schedule
 from selfadapt.engine.adapt.optimizers import optimizer_of
+from selfadapt.engine.adapt.work import tokenize
 from selfadapt.engine.policy.finetune import steps_of
 from selfadapt.engine.policy.lowering import abstract_training, lower_gradient, lower_step
 from selfadapt.engine.policy.rows import micro_batches
@@ -34,7 +35,7 @@ def full_finetuning(phase: str, update: Update, model: Model, machine: Machine, 
     Raises:
       OutOfMemoryError: not even one sequence fits.
     """
-    sequences = schedule.encode(update, lambda text, starts: [])
+    sequences = schedule.encode(update, tokenize(model, [update]))
     trainable, optimizer = Trainable.of(Policy(model), update, "all"), optimizer_of(update)
     trained, state = abstract_training(trainable, machine.mesh, optimizer)
     weights, moments = device_bytes(trained), device_bytes(state)

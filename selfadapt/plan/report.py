@@ -1,4 +1,4 @@
-"""`selfadapt plan`: the memory and time of a round, from a config, a model's `config.json` and a topology."""
+"""`selfadapt plan`: the memory and time of a run, from a config, a model's `config.json` and a topology."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfadapt.config import check_command
 from selfadapt.defaults import resolve
 from selfadapt.errors import UserError
 from selfadapt.models import hf, tensor_files
@@ -20,13 +19,14 @@ from selfadapt.models.model import EMBEDDED, Model, read_architecture
 from selfadapt.parallel import sharding
 from selfadapt.plan.advice import advise
 from selfadapt.plan.costs import KINDS, Cost, cost
-from selfadapt.plan.programs import Planner, abstract_model
+from selfadapt.plan.programs import abstract_model
+from selfadapt.plan.protocols import PROTOCOLS, Variant
+from selfadapt.plan.round import Round
 from selfadapt.plan.steps import Machine
 from selfadapt.plan.topology import Topology, find
 from selfadapt.plan.workload import Assumed, Workload, workload
 
-PHASES = ("sample", "adapt", "answer", "improve")  # of a round
-ALL = (*PHASES, "log_likelihood")
+Described = Round | Variant
 
 
 def plan(
@@ -35,7 +35,7 @@ def plan(
     model: str | None = None,
     assumed: Assumed | None = None,
     progress: Callable[[str], None] = lambda line: None,
-    only: Sequence[str] = ALL,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Compiles the programs of an experiment for a topology and returns their costs.
 
@@ -44,12 +44,12 @@ def plan(
     published rates and with perfect overlap. Host code, latencies and compilation are not counted.
 
     Args:
-      config: the experiment.
+      config: the experiment, or that of an evaluation protocol (`selfadapt.plan.protocols.PROTOCOLS`).
       topology: such as "v5e:4x4", or "local" for the devices of this process.
       model: a directory with a `config.json`, or the file; `config.model` by default.
       assumed: sizes of texts; by default those of the data and tokenizer where they can be read.
       progress: called with a line before each program is compiled.
-      only: the phases to compile, of `ALL`; the others are left out of the plan and of the round's time.
+      only: the phases to compile, all by default; the others are left out of the plan and of its time.
 
     Returns:
       What `docs/scaling.md` describes, as JSON values.
@@ -57,23 +57,36 @@ def plan(
     Raises:
       UserError: a field, the model or the topology cannot be used.
     """
-    if unknown := [phase for phase in only if phase not in ALL]:
-        raise UserError(f"a plan has no phase {unknown[0]!r}; there are {', '.join(ALL)}")
-    check_command(config, "plan")
-    config, machine_for = resolve(config), find(topology)
-    if config.halving:
-        raise UserError(f"config.halving is {tuple(config.halving)}; stages cannot be planned, so plan without them")
+    config = resolve(config)
+    check(config)
+    machine_for = find(topology)
     architecture = read_model(model or config.model)
     work = workload(config, architecture, assumed)
-    costs = costs_of(config, architecture, work, machine_for, only, progress)
-    result = summary(config, architecture, work, machine_for, costs)
+    described = describe(config, architecture, work, machine_for)
+    result = summary(described, machine_for, costs_of(described, machine_for, only, progress))
     if not result["fits"]:
 
         def again(changed: Any, other: Topology) -> list[Cost]:
-            return costs_of(changed, architecture, work, other, only, progress, only_memory=True)
+            return costs_of(describe(changed, architecture, work, other), other, only, progress, only_memory=True)
 
         result["advice"] = advise(config, machine_for, architecture.config, again)
     return result
+
+
+def check(config: Any) -> None:
+    """Checks that a run can be planned.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if "protocol" in config:
+        if config.protocol.name not in PROTOCOLS:
+            raise UserError(
+                f"config.protocol.name is {config.protocol.name!r}, which cannot be planned; there are plans of "
+                f"{', '.join(PROTOCOLS)} and of what `selfadapt train` runs"
+            )
+    elif config.halving:
+        raise UserError(f"config.halving is {tuple(config.halving)}; stages cannot be planned, so plan without them")
 
 
 def read_model(name: str) -> Model:
@@ -109,50 +122,68 @@ def machine(config: Any, topology: Topology) -> Machine:
     return Machine(mesh, topology.chip.memory)
 
 
+def describe(config: Any, model: Model, work: Workload, topology: Topology) -> Described:
+    """Returns the description of a run's programs.
+
+    Args:
+      config: the resolved config.
+      model: the model, of which only the architecture is used.
+      work: the run's work.
+      topology: where it runs.
+
+    Raises:
+      UserError: the mesh does not have the topology's number of devices, or the outer update cannot be planned.
+    """
+    where = machine(config, topology)
+    kind: type[Described] = PROTOCOLS[config.protocol.name] if "protocol" in config else Round
+    return kind(config, abstract_model(model, where, config.dtype), where, work)
+
+
 def costs_of(
-    config: Any,
-    model: Model,
-    work: Workload,
+    described: Described,
     topology: Topology,
-    only: Sequence[str],
+    only: Sequence[str] | None,
     progress: Callable[[str], None],
     only_memory: bool = False,
 ) -> list[Cost]:
-    """Returns the costs of the programs; with `only_memory` it stops at the first that does not fit."""
-    where = machine(config, topology)
-    planner = Planner(config, abstract_model(model, where, config.dtype), where, work)
+    """Returns the costs of the programs; with `only_memory` it stops at the first that does not fit.
+
+    Raises:
+      UserError: there is no phase that `only` names.
+    """
+    where, phases = described.machine, described.phases()
+    if unknown := [phase for phase in only or () if phase not in phases]:
+        raise UserError(f"a plan has no phase {unknown[0]!r}; there are {', '.join(phases)}")
     costs: list[Cost] = []
-    parts = (planner.sampling, planner.training, planner.answering, planner.improving, planner.scoring)
-    for phase, steps in zip(ALL, parts, strict=True):
-        if phase not in only:
+    for phase, steps in phases.items():
+        if only is not None and phase not in only:
             continue
         try:
             for step in steps():
                 progress(f"{topology.name}: {step.name}")
-                costs.append(cost(step, where, topology, config.dtype))
+                costs.append(cost(step, where, topology, described.config.dtype))
                 if only_memory and not costs[-1].fits:
                     return costs
         except MemoryError as error:
-            weights = dict.fromkeys(KINDS, 0.0) | {"weights": float(planner.weights + planner.first_weights)}
+            weights = dict.fromkeys(KINDS, 0.0) | {"weights": float(described.weights + described.others)}
             costs.append(Cost(phase, phase, 0, 0, 0, weights, where.memory, problem=str(error)))
             if only_memory:
                 return costs
     return costs
 
 
-def summary(config: Any, model: Model, work: Workload, topology: Topology, costs: list[Cost]) -> dict[str, Any]:
+def summary(described: Described, topology: Topology, costs: list[Cost]) -> dict[str, Any]:
     """Returns a plan as JSON values."""
-    # With ratings alone for rewards, only the evaluation adapts and asks.
-    phases = ("sample", "improve") if config.reward == "proxy" else PHASES
-    seconds = dict.fromkeys([phase for phase in phases if any(each.phase == phase for each in costs)], 0.0)
+    config, model, work = described.config, described.model, described.work
+    seconds = dict.fromkeys([phase for phase in described.counted if any(each.phase == phase for each in costs)], 0.0)
     for each in costs:
         if each.phase in seconds:
             seconds[each.phase] += each.runs * each.time
-    edits = config.contexts * config.edits
+    edits = described.edits
     fits = all(each.fits for each in costs)
     total = sum(seconds.values())
     whole = fits and total > 0
-    mesh = machine(config, topology).mesh
+    mesh = described.machine.mesh
     parameters = sum(math.prod(weight.array_shape(model.config.num_layers)) for weight in hf.weights(model.config))
     written = edits * work.edit
     return {
@@ -164,11 +195,9 @@ def summary(config: Any, model: Model, work: Workload, topology: Topology, costs
             "chip": dataclasses.asdict(topology.chip),
         },
         "model": {"name": model.name, "parameters": parameters, "dtype": config.dtype},
-        "round": {
-            "contexts": config.contexts,
-            "edits": edits,
-            "inner_runs": config.inner_runs,
-            "at_once": min(config.at_once, edits),
+        "run": {
+            "name": described.name,
+            "sizes": described.sizes(),
             "tokens": work.source,
             "seconds": seconds if whole else None,
             "edits_per_second": edits / total if whole else None,

@@ -12,7 +12,7 @@ _TITLES = {"optimizer": "optim", "temporaries": "temp"}
 
 def format_plan(plan: dict[str, Any]) -> str:
     """Formats the result of `selfadapt.plan.report.plan` as text."""
-    topology, model, work = plan["topology"], plan["model"], plan["round"]
+    topology, model, run = plan["topology"], plan["model"], plan["run"]
     chip = topology["chip"]
     mesh = ", ".join(f"{name} {size}" for name, size in topology["mesh"].items())
     rates = "measured here" if topology["measured"] else "as published"
@@ -21,9 +21,8 @@ def format_plan(plan: dict[str, Any]) -> str:
         f"{topology['devices']} x {chip['name']}, mesh {mesh}",
         f"Each device has {_gib(chip['memory'])} GiB, {chip['bandwidth'] / 1e9:.4g} GB/s of memory, "
         f"{_peak(chip, model['dtype']) / 1e12:.4g} TFLOP/s, {chip['links'] / 1e9:.4g} GB/s of links ({rates}).",
-        f"A round: {work['contexts']} contexts, {work['edits']} edits, {work['inner_runs']} adapters per edit, "
-        f"{work['at_once']} edits at once.",
-        f"Tokens {work['tokens']}.",
+        f"{run['name']}: " + ", ".join(f"{count} {what}" for what, count in run["sizes"].items()) + ".",
+        f"Tokens {run['tokens']}.",
         "",
     ]
     largest = max(program["needed"] for program in plan["programs"])
@@ -63,17 +62,18 @@ def format_plan(plan: dict[str, Any]) -> str:
 
 
 def _verdict(plan: dict[str, Any]) -> list[str]:
-    if plan["fits"] and plan["round"]["seconds"] is None:
+    run = plan["run"]
+    if plan["fits"] and run["seconds"] is None:
         return ["It fits."]
     if plan["fits"]:
-        seconds = plan["round"]["seconds"]
+        seconds = run["seconds"]
         shares = ", ".join(f"{phase} {value:.3g} s" for phase, value in seconds.items())
-        rates = f"{plan['round']['edits_per_second']:.3g} edits/s"
-        if (sampled := plan["round"]["new_tokens_per_second"]) is not None:
+        rates = f"{run['edits_per_second']:.3g} edits/s"
+        if (sampled := run["new_tokens_per_second"]) is not None:
             rates += f", {sampled:.4g} sampled tokens/s"
         return [
-            f"It fits. A round takes {sum(seconds.values()):.3g} s at the roofline ({shares}): {rates}.",
-            "Hosts, latencies, compilation and the evaluation come on top.",
+            f"It fits. {run['name']} takes {sum(seconds.values()):.3g} s at the roofline ({shares}): {rates}.",
+            "Hosts, latencies, compilation and, of a round, the evaluation come on top.",
         ]
     lines = [f"{program['name']}: {program['problem']}" for program in plan["programs"] if program["problem"]]
     lines += ["It does not fit."]

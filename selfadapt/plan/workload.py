@@ -14,7 +14,7 @@ from selfadapt.errors import UserError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.model import Model
 from selfadapt.outer import Trains, make_outer
-from selfadapt.types import TokenSequence, Update
+from selfadapt.types import TokenSequence, TrainingSequence, Update
 
 INSTRUCTIONS = 64  # tokens of an edit prompt besides the passage
 
@@ -71,6 +71,7 @@ class Workload:
       longest: tokens of the longest edit of a batch.
       updates: what is trained on an edit, for each context.
       questions: tokens of each context's answer prompts.
+      alone: the sequences that are trained on of each context without an edit; they may be part of its update.
     """
 
     source: str
@@ -79,10 +80,11 @@ class Workload:
     longest: int
     updates: tuple[Update, ...]
     questions: tuple[tuple[int, ...], ...]
+    alone: tuple[tuple[TrainingSequence, ...], ...] = ()
 
 
 def workload(config: Any, model: Model, assumed: Assumed | None) -> Workload:
-    """Returns the work of a round, measured with the experiment's data and tokenizer where both can be read.
+    """Returns the work of a run, measured with its data and the model's tokenizer where both can be read.
 
     Args:
       config: the experiment.
@@ -110,14 +112,15 @@ def workload(config: Any, model: Model, assumed: Assumed | None) -> Workload:
 
 def _measured(config: Any, model: Model) -> Workload:
     domain = make_domain(config, model)
-    tasks = domain.tasks("train", config.contexts, 0)
+    split = "heldout" if "protocol" in config else "train"
+    tasks = domain.tasks(split, contexts(config), 0)
 
     def lengths(texts: Sequence[str]) -> tuple[int, ...]:
         return tuple(map(len, model.tokenizer(list(texts), verbose=False)["input_ids"])) if texts else ()
 
     texts = [domain.oracle(task) for task in tasks]
     edits = lengths([text for text in texts if text is not None]) or (config.sampling.max_new_tokens,)
-    updates, questions = [], []
+    updates, questions, alone = [], [], []
     for task, text in zip(tasks, texts, strict=True):
         applied = loop.apply(domain, task, text)
         if not isinstance(applied, Update):
@@ -126,6 +129,8 @@ def _measured(config: Any, model: Model) -> Workload:
             )
         updates.append(applied)
         questions.append(lengths(domain.questions(task, "")))
+        without = loop.apply(domain, task, None)
+        alone.append(tuple(without.sequences) if isinstance(without, Update) else ())
     most = config.sampling.max_new_tokens
     return Workload(
         source=f"measured on {len(tasks)} contexts of {config.data.path}, with a perfect author's edits",
@@ -134,6 +139,7 @@ def _measured(config: Any, model: Model) -> Workload:
         longest=min(most, max(edits)),
         updates=tuple(updates),
         questions=tuple(questions),
+        alone=tuple(alone),
     )
 
 
@@ -151,14 +157,26 @@ def _assumed(config: Any, architecture: ModelConfig, sizes: Assumed, reason: str
         return TokenSequence((0,) * padded, attention=(True,) * length + (False,) * (padded - length))
 
     update = inner_update(config, architecture).replace(sequences=[sequence(n) for n in (*lines, sizes.passage)])
+    count = contexts(config)
     return Workload(
         source=f"{reason}: " + ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(sizes).items()),
-        prompts=(sizes.passage + INSTRUCTIONS,) * config.contexts,
+        prompts=(sizes.passage + INSTRUCTIONS,) * count,
         edit=edit,
         longest=min(sizes.longest, most),
-        updates=(update,) * config.contexts,
-        questions=((sizes.question,) * sizes.questions,) * config.contexts,
+        updates=(update,) * count,
+        questions=((sizes.question,) * sizes.questions,) * count,
+        alone=(tuple(update.sequences[-1:]),) * count,
     )
+
+
+def contexts(config: Any) -> int:
+    """Returns how many contexts a round of an experiment has, or a protocol learns."""
+    if "protocol" not in config:
+        return config.contexts
+    fields = config.protocol
+    if fields.name == "continual":
+        return fields.runs * fields.streams * fields.passages
+    return fields.singles if max(fields.sizes) == 1 else max(fields.sizes)
 
 
 def outer_update(config: Any) -> Trains:

@@ -18,7 +18,8 @@ from selfadapt.models.model import Model
 from selfadapt.parallel import chips
 from selfadapt.plan.costs import cost
 from selfadapt.plan.finetuning import full_finetuning
-from selfadapt.plan.programs import Planner, abstract_model
+from selfadapt.plan.programs import abstract_model
+from selfadapt.plan.round import Round
 from selfadapt.plan.steps import Machine
 from selfadapt.plan.topology import Topology
 from selfadapt.plan.workload import Assumed, workload
@@ -85,6 +86,6 @@ def test_an_outer_update_of_all_weights_is_planned_as_a_full_finetuning():
     bare = Model(dataclasses.replace(found.config), {}, raw_config={}, name="bare")
     machine = Machine(None, 2**33)
     work = workload(config, bare, Assumed(passage=24, edit=30, longest=40, line=10, questions=2, question=12))
-    steps = list(Planner(config, abstract_model(bare, machine, "float32"), machine, work).improving())
+    steps = list(Round(config, abstract_model(bare, machine, "float32"), machine, work).improving())
     assert [step.name.startswith("improve all weights") for step in steps] == [True] * len(steps)
     assert steps[-1].runs == 2 * 2 and steps[0].inputs["weights"].policy["norm"].dtype == jnp.float32

@@ -6,7 +6,6 @@ import math
 import pathlib
 import subprocess
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,8 @@ from selfadapt.models.model import Model
 from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost
-from selfadapt.plan.programs import Planner, abstract_model
+from selfadapt.plan.programs import abstract_model
+from selfadapt.plan.round import Round
 from selfadapt.plan.steps import Machine
 from selfadapt.plan.workload import Assumed, Workload, finetuning, outer_update, workload
 from selfadapt.types import TokenSequence, Update
@@ -166,7 +166,7 @@ def planner(rank=4, **changes):
     machine = Machine(None, 2**33)
     update = Update([TokenSequence((1,) * 32)] * 2, rank=rank, targets="all-linear", epochs=1)
     work = Workload("the test", (32,) * 4, 32, 32, (update,) * 4, ((16,) * 2,) * 4)
-    return Planner(config, abstract_model(Model(architecture, {}), machine, "float32"), machine, work)
+    return Round(config, abstract_model(Model(architecture, {}), machine, "float32"), machine, work)
 
 
 def test_a_bfloat16_policy_that_is_merged_takes_the_float32_copies_of_its_trained_weights():
@@ -178,7 +178,7 @@ def test_a_bfloat16_policy_that_is_merged_takes_the_float32_copies_of_its_traine
         config.unlock()
         config.outer.rest_em.keep_master = keep
         model = abstract_model(Model(CONFIG, {}), machine, "bfloat16")
-        held[keep] = Planner(config, model, machine, work).first_weights
+        held[keep] = Round(config, model, machine, work).others
     projections = sum(math.prod(shape) for shape in CONFIG.projections().values())
     assert held[True] - held[False] == 4 * CONFIG.num_layers * projections
 
@@ -216,12 +216,12 @@ def test_a_plan_lists_the_costs_of_every_program_as_json(small, capsys):
     arguments = ["plan", f"--config={QUICKSTART}", "--topology=local", f"--tokens={TOKENS}", "--json", *overrides]
     assert cli.main(arguments) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert set(plan) == {"topology", "model", "round", "fits", "programs", "advice"}
+    assert set(plan) == {"topology", "model", "run", "fits", "programs", "advice"}
     assert plan["fits"] and plan["topology"]["measured"] and plan["topology"]["mesh"]["data"] == 1
-    assert plan["model"]["name"] == str(directory) and plan["round"]["edits"] == 8
-    assert plan["round"]["edits_per_second"] == pytest.approx(8 / sum(plan["round"]["seconds"].values()))
+    assert plan["model"]["name"] == str(directory) and plan["run"]["sizes"]["edits"] == 8
+    assert plan["run"]["edits_per_second"] == pytest.approx(8 / sum(plan["run"]["seconds"].values()))
     phases = {program["phase"] for program in plan["programs"]}
-    assert phases == {*report.PHASES, "log_likelihood"}
+    assert phases == {"sample", "adapt", "answer", "improve", "log_likelihood"}
     for program in plan["programs"]:
         assert set(program["memory"]) == set(KINDS) and program["memory"]["weights"] > 0
         assert program["needed"] == sum(program["memory"].values()) <= program["limit"]
@@ -235,10 +235,10 @@ def test_a_plan_lists_the_costs_of_every_program_as_json(small, capsys):
 def test_a_plan_can_be_of_some_parts_only(small):
     config, given = loaded(small[1]), Assumed.parse(TOKENS)
     plan = report.plan(config, "local", assumed=given, only=["adapt"])
-    assert {program["phase"] for program in plan["programs"]} == set(plan["round"]["seconds"]) == {"adapt"}
+    assert {program["phase"] for program in plan["programs"]} == set(plan["run"]["seconds"]) == {"adapt"}
     assert "sampled tokens/s" not in table.format_plan(plan)
     scores = report.plan(config, "local", assumed=given, only=["log_likelihood"])
-    assert scores["round"]["seconds"] is None and table.format_plan(scores).endswith("It fits.")
+    assert scores["run"]["seconds"] is None and table.format_plan(scores).endswith("It fits.")
     with pytest.raises(UserError, match="a plan has no phase 'score'; there are sample, adapt"):
         report.plan(config, "local", assumed=given, only=["score"])
 
@@ -249,12 +249,14 @@ def test_stages_of_halving_cannot_be_planned(small):
 
 
 def test_with_ratings_alone_for_rewards_a_round_neither_adapts_nor_asks(small):
-    model, work = types.SimpleNamespace(config=CONFIG, name="m"), types.SimpleNamespace(edit=30, source="here")
-    costs = [Cost(phase, phase, 1, 1, 1, {}, limit=1, seconds={"compute": 2.0}) for phase in report.ALL]
+    here = topology.find("local")
 
     def seconds(reward):
         config = loaded(small[1] | {"reward": reward})
-        return report.summary(config, model, work, topology.find("local"), costs)["round"]["seconds"]
+        model = report.read_model(str(small[0]))
+        described = report.describe(config, model, workload(config, model, Assumed.parse(TOKENS)), here)
+        costs = [Cost(phase, phase, 1, 1, 1, {}, limit=1, seconds={"compute": 2.0}) for phase in described.phases()]
+        return report.summary(described, here, costs)["run"]["seconds"]
 
     assert seconds("both") == {"sample": 2.0, "adapt": 2.0, "answer": 2.0, "improve": 2.0}
     assert seconds("proxy") == {"sample": 2.0, "improve": 2.0}
@@ -352,15 +354,15 @@ def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
 def test_what_does_not_fit_comes_with_changes_that_were_compiled(small, monkeypatch):
     config = loaded(small[1] | {"contexts": "8", "edits": "4", "at_once": "32"})
     for phase in ("sampling", "improving", "scoring"):  # these take the same however many edits are scored at once
-        monkeypatch.setattr(Planner, phase, lambda self: ())
+        monkeypatch.setattr(Round, phase, lambda self: ())
     whole = report.plan(config, "local", assumed=Assumed.parse(TOKENS))
     largest = max(program["needed"] for program in whole["programs"])
     chip = dataclasses.replace(CHIP, memory=0.75 * largest)
     tight = topology.Topology("local", chip, tuple(jax.local_devices()[:1]), measured=True)
     monkeypatch.setattr(topology, "_local", lambda: tight)
-    monkeypatch.setattr(Planner, "__init__", _generous(Planner.__init__, 100 * largest))
+    monkeypatch.setattr(Round, "__init__", _generous(Round.__init__, 100 * largest))
     plan = report.plan(config, "local", assumed=Assumed.parse(TOKENS))
-    assert not plan["fits"] and plan["round"]["edits_per_second"] is None
+    assert not plan["fits"] and plan["run"]["edits_per_second"] is None
     good = [each for each in plan["advice"] if each["fits"]]
     assert good and good[0]["change"].startswith("--config.at_once=") and good[0]["needed"] <= chip.memory
     text = table.format_plan(plan)

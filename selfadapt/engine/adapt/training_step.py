@@ -7,7 +7,7 @@ schedule, number of steps, rank, alpha, targets, masks) is data.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax
@@ -299,6 +299,7 @@ def lower(
     state: TrainingState,
     batch: dict,
     mesh: sharding.Mesh | None,
+    frozen: Frozen | None = None,
     *,
     config: ModelConfig,
     optimizer: optax.GradientTransformation,
@@ -307,11 +308,12 @@ def lower(
 ) -> jax.stages.Lowered:
     """Lowers `training_step` for a mesh, as `adapt` would; arrays may be `jax.ShapeDtypeStruct`s.
 
-    The arguments are those of `training_step`; see `abstract_state` and `selfadapt.engine.adapt.work`.
+    The arguments are those of `training_step`; see `abstract_state`, `abstract_adapters_first` and
+    `selfadapt.engine.adapt.work`.
     """
     with sharding.using(mesh):
         return program(runtime.platform(mesh)).lower(
-            params, state, batch, config=config, optimizer=optimizer, remat=remat, shards=shards
+            params, state, batch, frozen, config=config, optimizer=optimizer, remat=remat, shards=shards
         )
 
 
@@ -320,8 +322,7 @@ def with_axes(function: Callable[[Any, tuple[str | None, ...]], Any], state: Tra
     axes: tuple[dict, ...] = ({}, {})
     for side, factors in enumerate(state.factors):
         for name in factors:
-            layers, adapters, *features = factor_axes(name)[side]
-            axes[side][name] = (adapters, layers, *features)
+            axes[side][name] = _adapters_first(factor_axes(name)[side])
     return with_parameter_axes(function, state, state.factors, axes, ("adapters",))
 
 
@@ -364,12 +365,26 @@ def adapters_first(lora: Lora) -> Frozen:
     """Returns the two factors of adapters, and their scale, in the layout of a `TrainingState`."""
 
     def moved(leaf, axes):
-        place = axes.index("adapters")
-        others = [axis for axis in axes if axis != "adapters"]
-        return sharding.shard(jnp.moveaxis(leaf, place, 0), "adapters", *others)
+        return sharding.shard(jnp.moveaxis(leaf, axes.index("adapters"), 0), *_adapters_first(axes))
 
     first = lora.map(moved)
     return (first.a, first.b), first.scale
+
+
+def abstract_adapters_first(lora: Lora, mesh: sharding.Mesh | None) -> Frozen:
+    """Returns `adapters_first` as `jax.ShapeDtypeStruct`s with their sharding on a mesh, without computing it."""
+
+    def moved(leaf, axes):
+        sizes = dict(zip(axes, leaf.shape, strict=True))
+        first = _adapters_first(axes)
+        return sharding.abstract(mesh, [sizes[axis] for axis in first], leaf.dtype, first)
+
+    first = lora.map(moved)
+    return (first.a, first.b), first.scale
+
+
+def _adapters_first(axes: Sequence[str | None]) -> tuple[str | None, ...]:
+    return ("adapters", *(axis for axis in axes if axis != "adapters"))
 
 
 @jax.jit

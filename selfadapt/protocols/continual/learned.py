@@ -9,6 +9,11 @@ from selfadapt.protocols.continual.remedies import SUM, Remedy
 FEW_STEPS = 8  # have adapters of one padded rank, so that they share their programs; further ones double it
 
 
+def padded_rank(rank: int, steps: int, length: int) -> int:
+    """Returns the rank that the sum of the adapters of `steps` steps of `length` is padded to."""
+    return rank * max(power_of_two(steps), power_of_two(min(FEW_STEPS, length)))
+
+
 class Learned:
     """The adapters of the steps so far.
 
@@ -31,7 +36,7 @@ class Learned:
         self.status = ["ok"] * streams
         self._remedy = remedy
         self._counts = [0] * streams  # steps that did not fail
-        self._room = power_of_two(min(FEW_STEPS, length))
+        self._length = length
         self._total: Adapters | None = None  # the sum of the steps
         self._apart: list[Adapters] = []  # the steps, where each answers alone
 
@@ -45,7 +50,7 @@ class Learned:
         self._counts = [count + (status == "ok") for count, status in zip(self._counts, new.status, strict=True)]
         total = new if self._total is None else self._total.join(new)
         widest = max(spec.rank for spec in new.specs)
-        self._total = total.padded(widest * max(power_of_two(self.steps), self._room))
+        self._total = total.padded(padded_rank(widest, self.steps, self._length))
 
     def below(self) -> Adapters | None:
         """Returns the adapters that the next step is trained on top of; `None` for the base."""

@@ -29,14 +29,28 @@ def combined(
         alone = domain.apply(task, None)
         assert isinstance(alone, Update)  # `make` has checked it
         first = first or alone
-        updates = [what for what in applied if isinstance(what, Update)]
-        for number, update in enumerate(updates):
-            own = update.sequences
-            if number and not repeat_passage and own[-len(alone.sequences) :] == alone.sequences:
-                own = own[: -len(alone.sequences)]  # the passage follows the edit
-            sequences += own
+        edits = [what.sequences for what in applied if isinstance(what, Update)]
+        sequences += joined(edits, alone.sequences, repeat_passage)
     assert first is not None
     return first.replace(sequences=sequences, seed=first.seed + seed)
+
+
+def joined(edits: Sequence[Sequence[Any]], passage: Sequence[Any], repeat_passage: bool) -> list[Any]:
+    """Returns the sequences of all edits of a passage, which may follow each edit, or the first one only.
+
+    Args:
+      edits: the sequences of each edit.
+      passage: those of the passage alone.
+      repeat_passage: see `combined`.
+
+    >>> joined([["a", "p"], ["b", "p"]], ["p"], repeat_passage=False)
+    ['a', 'p', 'b']
+    """
+    found: list[Any] = []
+    for number, own in enumerate(edits):
+        left_out = number and not repeat_passage and list(own[-len(passage) :]) == list(passage)
+        found += own[: -len(passage)] if left_out else own
+    return found
 
 
 def warmed_up(update: Update, ratio: float) -> Update:
