@@ -12,16 +12,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from selfadapt.engine import memory
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
 from selfadapt.engine.generate import programs as generation
+from selfadapt.engine.generate.live import Live
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.lora import Adapters, Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
+from selfadapt.parallel import sharding
 from selfadapt.plan.steps import Machine, Step, device_bytes
 from selfadapt.plan.workload import Workload
 from selfadapt.types import Update
@@ -69,6 +72,68 @@ class Texts:
         most = config.answer.max_new_tokens
         return cls(1, most, most, most, "greedy")
 
+    def lengths(self, count: int) -> np.ndarray:
+        """Returns the tokens of `count` texts, in random order.
+
+        They are those of an exponential distribution with the typical length as its mean, cut at the longest, which one
+        text has. Where the two are equal all texts are as long.
+        """
+        if self.typical == self.longest:
+            return np.full(count, self.longest)
+        quantiles = (np.arange(count) + 0.5) / count
+        found = np.clip(np.rint(-self.typical * np.log1p(-quantiles)), 1, self.longest).astype(int)
+        found = np.random.default_rng(0).permutation(found)
+        found[0] = self.longest
+        return found
+
+
+@dataclasses.dataclass
+class Stage:
+    """The tokens that are written while the cache has one size.
+
+    Attributes:
+      slots: slots of the cache.
+      shape: the most rows of the stage, `[K, R]`.
+      steps: tokens of each text.
+      tokens: tokens of all texts, without those of rows that have ended.
+      padded: with those.
+    """
+
+    slots: int
+    shape: tuple[int, int]
+    steps: int = 0
+    tokens: int = 0
+    padded: int = 0
+
+
+def decode_stages(lengths: np.ndarray, width: int, most: int, shards: int) -> list[Stage]:
+    """Returns the stages of a chunk's texts after their first tokens, as `generate` goes through them.
+
+    Args:
+      lengths: tokens of each text, `[K, R]`, those of the chunk's shape.
+      width: slots of the prompts.
+      most: tokens that a text may have.
+      shards: shards of the mesh.
+    """
+    adapters, rows = lengths.shape
+    live, count, longest = Live.all(adapters, rows, shards), 1, lengths.max()
+    lengths = lengths.ravel()
+    stages: list[Stage] = []
+    slots = generation.cache_slots(width, 1, most)
+    while count < longest:
+        if grows := width + count >= slots:
+            slots = generation.cache_slots(width, count + 1, most)
+        if (move := live.without(lengths <= count, grows=grows, count=count)) is not None:
+            live = move.live
+        if grows or not stages:
+            stages.append(Stage(slots, live.places.shape))
+        steps = min(generation.DECODE_STEPS, longest - count, slots - width + 1 - count)
+        stages[-1].steps += steps
+        stages[-1].tokens += int(np.clip(lengths - count, 0, steps).sum())
+        stages[-1].padded += steps * live.places.size
+        count += steps
+    return stages
+
 
 class Programs:
     """Describes programs of one model on one machine.
@@ -98,10 +163,10 @@ class Programs:
         targets = [name for u in updates for name in resolve_targets(u.targets, config)]
         return self.lora(Stack(len(updates), max(u.rank for u in updates), targets))
 
-    def held(self, stack: Lora | None, chunk: batching.Chunk) -> dict[str, int]:
+    def held(self, stack: Lora | None, slots: int) -> dict[str, int]:
         """Returns what is kept beside a chunk of rows: other weights, and a stack of which its adapters are copies."""
         size = 1 if stack is None else stack.scale.shape[0]
-        copied = size > 1 and chunk.shape[0] != size
+        copied = size > 1 and slots != size
         return {"weights": self.others, "adapters": device_bytes(stack) if copied else 0}
 
     def generating(
@@ -138,7 +203,7 @@ class Programs:
         shape = (slots, rows, width := batching.padded_length(chunk, prompts))
         lora = None if adapters is None else self.lora(dataclasses.replace(adapters, count=slots))
         inputs = {"weights": model.params} | ({} if lora is None else {"adapters": lora})
-        held = self.held(stack, chunk)
+        held = self.held(stack, slots)
         options: dict[str, Any] = {"samples": texts.samples, "mode": texts.mode}
         first_places = generation.cache_slots(width, 1, texts.most)
         yield Step(
@@ -151,24 +216,28 @@ class Programs:
             held=held,
             lower=lambda: generation.lower_start(model, lora, shape, slots=first_places, **options),
         )
-        if texts.longest == 1:
-            return
-        trips = min(generation.DECODE_STEPS, texts.longest - 1)
-        # The cache doubles as texts grow; its last size stands for all.
-        places = generation.cache_slots(width, texts.longest - 1, texts.most)
-        state = generation.abstract_state(model, lora, shape, slots=places, **options)
-        runs = (texts.longest - 1) / trips
-        yield Step(
-            name=f"{phase} extend {slots}x{rows * texts.samples}, {places} slots",
-            phase=phase,
-            runs=len(chunks) * repeats * runs,
-            tokens=len(lengths) * texts.samples * (texts.typical - 1) / len(chunks) / runs,
-            padded=slots * rows * texts.samples * trips,
-            inputs=inputs | {"cache": state.cache},
-            held=held,
-            lower=lambda: generation.lower_extend(model, lora, state, mode=texts.mode),
-            trips=trips,
-        )
+        shards = sharding.num_shards(self.machine.mesh)
+        written = len(lengths) * texts.samples * (texts.typical - 1) / len(chunks)
+        each = texts.lengths(slots * rows * texts.samples).reshape(slots, -1)
+        stages = decode_stages(each, width, texts.most, shards)
+        for stage in stages:
+            small = None if adapters is None else self.lora(dataclasses.replace(adapters, count=stage.shape[0]))
+            state = generation.abstract_state(
+                model, small, (*stage.shape, width), slots=stage.slots, samples=1, mode=texts.mode
+            )
+            trips = min(generation.DECODE_STEPS, stage.steps)
+            runs = stage.steps / trips
+            yield Step(
+                name=f"{phase} extend {stage.shape[0]}x{stage.shape[1]}, {stage.slots} slots",
+                phase=phase,
+                runs=len(chunks) * repeats * runs,
+                tokens=written * stage.tokens / sum(other.tokens for other in stages) / runs,
+                padded=stage.padded / runs,
+                inputs=inputs | ({} if small is None else {"adapters": small}) | {"cache": state.cache},
+                held=self.held(stack, stage.shape[0]),
+                lower=functools.partial(generation.lower_extend, model, small, state, mode=texts.mode),
+                trips=trips,
+            )
 
     def adapting(
         self, phase: str, updates: Sequence[Update], repeats: float, on: Stack | None = None

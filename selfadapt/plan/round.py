@@ -116,7 +116,7 @@ class Round(Programs):
             tokens=sum(lengths) / len(chunks),
             padded=math.prod(shape),
             inputs={"weights": model.params, "adapters": lora},
-            held=self.held(stack, chunk),
+            held=self.held(stack, chunk.shape[0]),
             lower=lambda: score.lower(model, lora, shape, width),
         )
 

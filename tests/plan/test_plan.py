@@ -22,7 +22,7 @@ from selfadapt.models.model import Model
 from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost
-from selfadapt.plan.programs import abstract_model
+from selfadapt.plan.programs import Texts, abstract_model, decode_stages
 from selfadapt.plan.round import Round
 from selfadapt.plan.steps import Machine
 from selfadapt.plan.workload import Assumed, Workload, finetuning, outer_update, workload
@@ -208,6 +208,21 @@ def test_the_steps_are_the_programs_that_a_run_compiles(monkeypatch):
     start, extend = made.sampling()
     assert (start.name, start.runs) == ("sample start 1x4x32", 1) and extend.name.startswith("sample extend 1x8,")
     assert extend.inputs["cache"].k[0].shape[0] == 8
+
+
+def test_long_texts_are_planned_with_the_rows_that_are_left():
+    texts = Texts(samples=5, typical=240, longest=1536, most=8192, mode="plain")
+    stages = decode_stages(texts.lengths(320)[None], width=320, most=8192, shards=1)
+    assert [stage.slots - 320 for stage in stages] == [128, 256, 512, 1024, 2048]
+    assert sum(stage.steps for stage in stages) == 1535
+    assert [stage.shape[1] for stage in stages] == sorted({stage.shape[1] for stage in stages}, reverse=True)
+    assert stages[0].shape == (1, 320) and stages[0].padded == 320 * 128
+    written, padded = (sum(getattr(stage, name) for stage in stages) for name in ("tokens", "padded"))
+    assert written / 320 == pytest.approx(239, rel=0.03) and 0.7 < written / padded < 1
+    equal = Texts(samples=1, typical=200, longest=200, most=200, mode="greedy")
+    stages = decode_stages(equal.lengths(32).reshape(4, 8), width=32, most=200, shards=1)
+    assert {stage.shape for stage in stages} == {(4, 8)}  # texts of one length end together
+    assert sum(stage.tokens for stage in stages) == sum(stage.padded for stage in stages) == 32 * 199
 
 
 def test_a_plan_lists_the_costs_of_every_program_as_json(small, capsys):

@@ -278,11 +278,11 @@ def chunk_lora(adapters: Adapters | None, chunk: Chunk, shards: int = 1) -> Lora
     if shards == 1 or stack == 1:
         return adapters.lora.take(np.asarray(present + present[:1] * (padded - len(present))))
     places = np.asarray([0 if owner is None else owner % (stack // shards) for owner in chunk.adapters])
-    return _take_by_shard(adapters.lora, places.reshape(shards, -1))
+    return take_by_shard(adapters.lora, places.reshape(shards, -1))
 
 
 @jax.jit
-def _take_by_shard(lora: Lora, places: Any) -> Lora:
+def take_by_shard(lora: Lora, places: Any) -> Lora:
     """Takes adapters of each shard; places are counted within the shard, `[shards, count]`."""
 
     def take(leaf, axes):

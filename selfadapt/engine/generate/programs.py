@@ -1,5 +1,6 @@
 """The device programs of `generate`: `start` reads prompts, `extend` writes tokens, `grow` enlarges the cache.
 
+`move` enlarges it for some of the rows, and leaves the others behind.
 `start` runs each prompt once and samples its first token; `extend` adds up to `DECODE_STEPS` tokens to every row in a
 `while_loop` that ends when all rows are done. Neither vmaps the model (docs/architecture.md). `lower_start` and
 `lower_extend` trace them with abstract arguments, for a cost estimate or ahead-of-time compilation.
@@ -175,6 +176,39 @@ def extend(
 def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
     """Returns a cache with empty slots added, up to `slots`."""
     return cache.grow(slots).sharded()
+
+
+@functools.partial(jax.jit, static_argnames=("adapters", "slots"))
+def move(state: DecodeState, choice: Choice, rows: Array, adapters: int, slots: int) -> tuple[DecodeState, Choice]:
+    """Returns some of the rows, with empty slots added to their cache, up to `slots`.
+
+    Args:
+      state: the state.
+      choice: how each row chooses its tokens, as for `start`.
+      rows: for each shard of the mesh the places of its rows, counted within the shard, `[shards, rows]`.
+      adapters: adapters of the new shape; each shard's rows are those of its own, one adapter after the other.
+      slots: cache slots (`cache_slots`).
+    """
+
+    def taken(leaf: Array, axis: int = 0) -> Array:
+        shape = leaf.shape
+        by_shard = leaf.reshape(*shape[:axis], len(rows), -1, *shape[axis + 1 :])
+        take = jax.vmap(lambda own, index: jnp.take(own, index, axis=axis), in_axes=(axis, 0), out_axes=axis)
+        return take(by_shard, rows).reshape(*shape[:axis], rows.size, *shape[axis + 1 :])
+
+    def of_rows(leaf: Array) -> Array:  # [K, R, ...]
+        found = taken(leaf.reshape(-1, *leaf.shape[2:]))
+        return found.reshape(adapters, -1, *leaf.shape[2:])
+
+    cache = state.cache.map(lambda leaf, axes: taken(leaf, axes.index("batch"))).grow(slots).sharded()
+    state = dataclasses.replace(
+        state,
+        cache=cache,
+        tokens=of_rows(state.tokens),
+        positions=of_rows(state.positions),
+        done=of_rows(state.done),
+    )
+    return state, jax.tree.map(of_rows, choice)
 
 
 def ended(token: Array, config: ModelConfig) -> Array:

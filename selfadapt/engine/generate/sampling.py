@@ -21,7 +21,8 @@ import numpy as np
 
 from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching, programs
-from selfadapt.engine.generate.choose import Choice
+from selfadapt.engine.generate.choose import INVALID, Choice
+from selfadapt.engine.generate.live import Live
 from selfadapt.engine.generate.texts import Generation, Texts
 from selfadapt.errors import InvalidValueError
 from selfadapt.models.lora import Adapters
@@ -280,23 +281,30 @@ def _run(
     written, logprobs = [np.asarray(first)[None]], [np.asarray(logprob)[None]]
     texts = Texts(model, call.stop, chunk, samples)
     counter.update(prefill_tokens=tokens.size, prefill_seconds=time.perf_counter() - started, decode_tokens=first.size)
+    live, size = Live.all(*shape, sharding.num_shards(model.mesh)), first.size
     count = 1
     while True:
-        done = texts.update(written[-1])
+        done = texts.update(written[-1]).reshape(size)
         if done.all() or count == max_new_tokens:
             break
-        if width + count >= slots:
+        if grows := width + count >= slots:
             slots = programs.cache_slots(width, count + 1, max_new_tokens)
+        if (move := live.without(done, grows=grows, count=count)) is not None:
+            live = move.live
+            state, choice = programs.move(state, choice, move.rows, len(live.places), slots)
+            if lora is not None and move.adapters is not None:
+                lora = batching.take_by_shard(lora, move.adapters)
+        elif grows:
             state = state.replace(cache=programs.grow(state.cache, slots))
         # Texts that end at a stop string are often short, so the host looks early, then less and less often.
         steps = min(programs.DECODE_STEPS, max(8, count)) if call.stop else programs.DECODE_STEPS
         until = min(count + steps, max_new_tokens, slots - width + 1)
-        state = state.replace(done=done.reshape(shape))
+        state = state.replace(done=live.here(done))
         state, (new, logprob) = programs.extend(model.params, lora, state, choice, until, config, mode)
         steps = int(state.step) - count
-        written.append(np.asarray(new)[:steps])
-        logprobs.append(np.asarray(logprob)[:steps])
-        counter.update(decode_tokens=steps * first.size)
+        written.append(live.whole(np.asarray(new)[:steps], size, INVALID).reshape(steps, *shape))
+        logprobs.append(live.whole(np.asarray(logprob)[:steps], size, 0.0).reshape(steps, *shape))
+        counter.update(decode_tokens=steps * live.places.size)
         count += steps
     everything = np.concatenate(logprobs).reshape(count, adapter_axis, prompt_axis, samples)
     for k, r, index in chunk.places():

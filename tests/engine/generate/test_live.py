@@ -1,0 +1,94 @@
+"""Rows that have ended are left behind when the cache grows, and nothing else changes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from selfadapt.engine.generate.live import LONG, NOWHERE, Live
+from selfadapt.engine.generate.sampling import generate
+from selfadapt.models.model import Model
+from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
+
+
+@pytest.mark.parametrize(
+    ("adapters", "rows", "shards"), [(1, 40, 1), (1, 40, 4), (6, 7, 1), (8, 3, 4), (8, 1, 2), (2, 5, 2)]
+)
+def test_every_row_that_is_left_moves_once_and_stays_on_its_shard(adapters, rows, shards):
+    size, generator = adapters * rows, np.random.default_rng(0)
+    live, values, ended = Live.all(adapters, rows, shards), np.arange(size), np.zeros(size, bool)
+    homes = values * shards // size  # the shard of each row
+    owners = values // rows
+    on_device, adapters_there = values.reshape(adapters, rows), np.arange(adapters)
+    smaller = 0
+    while not ended.all():
+        if (move := live.without(ended, grows=True, count=1)) is not None:
+            smaller += 1
+            assert move.live.places.size < live.places.size
+            live = move.live
+            by_shard = on_device.reshape(shards, -1)
+            on_device = np.take_along_axis(by_shard, move.rows, axis=1).reshape(live.places.shape)
+            if move.adapters is not None:
+                parts = adapters_there.reshape(len(move.adapters), -1)
+                adapters_there = np.take_along_axis(parts, move.adapters, axis=1).ravel()
+        here = live.places != NOWHERE
+        assert sorted(live.places[here]) == sorted(set(live.places[here]))
+        assert set(np.flatnonzero(~ended)) <= set(live.places[here])
+        np.testing.assert_array_equal(live.places[here], on_device[here])
+        assert (homes[on_device.reshape(shards, -1)] == np.arange(shards)[:, None]).all()
+        if len(adapters_there) == len(on_device):
+            np.testing.assert_array_equal(
+                owners[live.places][here], np.repeat(adapters_there[:, None], here.shape[1], 1)[here]
+            )
+        assert live.here(ended)[~here].all()
+        whole = live.whole(np.stack([on_device, -on_device]), size, -7)
+        assert whole[0][live.places[here]].tolist() == live.places[here].tolist()
+        assert (whole[0] == -7).sum() == size - here.sum()
+        ended |= generator.random(size) < 0.3
+    assert smaller
+
+
+def test_rows_stay_where_they_are_if_too_few_have_ended():
+    live = Live.all(1, 20, 1)
+    first = [np.arange(20) < count for count in (1, 4, 9, 10)]  # 19 rows take as much as 20, and 11 as 12
+    for ended, size in zip(first, (None, 16, 12, 10), strict=True):
+        move = live.without(ended, grows=True, count=1)
+        assert (move and move.live.places.shape) == (size and (1, size))
+    assert [live.without(ended, grows=False, count=LONG + 1) is None for ended in first] == [True, True, True, False]
+    assert live.without(first[-1], grows=False, count=LONG) is None
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose texts end after 60 tokens on average."""
+    found = tiny_model()
+    config = dataclasses.replace(CONFIG, max_position_embeddings=512, eos_token_ids=(5, 6))
+    return Model(config, found.params, found.tokenizer)
+
+
+@pytest.mark.parametrize("count", [0, 5], ids=["base", "adapters"])
+def test_texts_do_not_depend_on_what_is_left_behind(model, monkeypatch, count):
+    adapters = random_adapters(model.config, count) if count else None
+    lists = [prompts_of((5, 20, 7)[: 1 + k % 3], seed=k) for k in range(count)] if count else prompts_of([9] * 12)
+    options = {"num_samples": 3, "max_new_tokens": 300, "temperature": 1.5, "return_details": True}
+    moves = []
+    without = Live.without
+
+    def counted(self, done, **when):
+        moves.append(without(self, done, **when))
+        return moves[-1]
+
+    monkeypatch.setattr(Live, "without", counted)
+    found = generate(model, lists, adapters=adapters, stats=(few := {}), **options)
+    monkeypatch.setattr(Live, "without", lambda self, done, **when: None)
+    expected = generate(model, lists, adapters=adapters, stats=(all_rows := {}), **options)
+    moves = [move for move in moves if move is not None]
+    assert len(moves) > 1 and (not count or any(move.adapters is not None for move in moves))
+    assert few["decode_tokens"] < all_rows["decode_tokens"] and few["new_tokens"] == all_rows["new_tokens"]
+    flat, wanted = (jax.tree.leaves(each, is_leaf=lambda x: dataclasses.is_dataclass(x)) for each in (found, expected))
+    lengths = [len(one.tokens) for one in flat]
+    assert min(lengths) < 128 < max(lengths)
+    assert [(one.tokens, one.finish) for one in flat] == [(one.tokens, one.finish) for one in wanted]
+    for ours, theirs in zip(flat, wanted, strict=True):
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)  # sums in another order
