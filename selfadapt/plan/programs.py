@@ -194,7 +194,7 @@ class Programs:
             owners,
             prompts,
             samples=texts.samples,
-            max_new_tokens=texts.most,
+            max_new_tokens=min(sampling.RESERVED, texts.most),
             stack=1 if stack is None else stack.scale.shape[0],
             memory_bytes=self.budget,
         )

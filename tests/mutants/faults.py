@@ -538,6 +538,44 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/engine/generate/live.py",
+        "tests/engine/generate/test_live.py",
+        (
+            "rows move with the adapters of other places",
+            "kept = [np.arange(slots)] * self.shards  # adapters stay where they are",
+            "pass",
+            "test_every_row_that_is_left_moves_once_and_stays_on_its_shard",
+        ),
+        (
+            "texts that are still written are left behind",
+            "left = ~self.here(done).reshape(old.shape)",
+            "left = ~self.here(done).reshape(old.shape) & (np.arange(old.shape[2]) > 0)",
+            "test_texts_do_not_depend_on_what_is_left_behind",
+        ),
+        (
+            "prompts are given up on the last shards alone",
+            'prompts = prompts[np.argsort(rank, kind="stable")]',
+            "del rank",
+            "test_as_many_prompts_are_given_up_on_each_shard_as_memory_asks_for",
+        ),
+        (
+            "adapters stay where rows have moved to others",
+            "return Move(live, moved.reshape(self.shards, -1), chosen if slots < old.shape[1] else None)",
+            "return Move(live, moved.reshape(self.shards, -1), None)",
+            "test_texts_do_not_depend_on_what_is_left_behind",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/sampling.py",
+        "tests/engine/generate/test_live.py",
+        (
+            "texts that were given up are returned as they are",
+            "if out[(k * prompt_axis + r) * samples]:",
+            "if False:",
+            "test_texts_that_need_more_memory_than_was_reserved_are_written_again",
+        ),
+    ),
+    *_faults(
         "selfadapt/plan/protocols.py",
         "tests/plan/test_protocols.py",
         (

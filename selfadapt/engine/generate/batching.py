@@ -55,6 +55,10 @@ class Chunk:
     rows: tuple[tuple[int, ...], ...]
     shape: tuple[int, int]
 
+    def of(self, indices: Sequence[int]) -> Chunk:
+        """Returns a chunk of the rows at some indices as one of all rows."""
+        return dataclasses.replace(self, rows=tuple(tuple(indices[row] for row in own) for own in self.rows))
+
     def places(self) -> Iterator[tuple[int, int, int]]:
         """Yields (index on the adapter axis, index on the row axis, index of the row in the list of all rows)."""
         for k, rows in enumerate(self.rows):

@@ -61,6 +61,31 @@ class Live:
         """Returns which rows on the device have ended, `[K, R]`, given those of the chunk, `[rows]`."""
         return np.where(self.places == NOWHERE, True, done[self.places])
 
+    def beyond(self, done: np.ndarray, most: int, samples: int) -> np.ndarray:
+        """Returns rows to give up, `[rows]`, so that those that are left take at most `most` places on each shard.
+
+        All samples of a prompt are given up together, and one prompt always stays.
+
+        Args:
+          done: which rows of the chunk have ended, `[rows]`.
+          most: places of a shard in the smaller shape.
+          samples: samples of each prompt, which follow each other.
+        """
+        prompts = np.flatnonzero(~done.reshape(-1, samples).all(axis=1))
+        shards = prompts * self.shards * samples // len(done)
+        # The same number of each shard: the first ones of all, then the second ones.
+        rank = np.concatenate([np.arange((shards == shard).sum()) for shard in range(self.shards)])
+        prompts = prompts[np.argsort(rank, kind="stable")]
+        kept = len(prompts)
+        while True:
+            out = np.zeros((len(done) // samples, samples), bool)
+            out[prompts[kept:]] = True
+            move = self.without(done | out.ravel(), grows=True, count=0)
+            places = (self if move is None else move.live).places
+            if kept == 1 or places.size <= most * self.shards:
+                return out.ravel()
+            kept = -(-kept // 2)
+
     def without(self, done: np.ndarray, *, grows: bool, count: int) -> Move | None:
         """Returns how the rows that are left move into a smaller shape; `None` if they should stay.
 

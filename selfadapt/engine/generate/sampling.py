@@ -30,6 +30,9 @@ from selfadapt.models.model import Model, check_base
 from selfadapt.parallel import sharding
 from selfadapt.telemetry import meter
 
+RESERVED = 512  # tokens of a text that a chunk has memory for at first; most texts are shorter than `max_new_tokens`
+LOGITS_BYTES = 24  # of a row's logits and what sampling makes of them, for each entry of the vocabulary
+
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
@@ -95,7 +98,8 @@ def generate(
         default what the device has free. More work than that is done in several chunks.
       stats: a dictionary to add this call's counts to: `prompt_tokens`, `prefill_tokens` (device tokens,
         padding included), `prefill_seconds`, `new_tokens`, `decode_tokens` (padding included), `chunks`
-        (parts of the call that ran one after another), `seconds`.
+        (parts of the call that ran one after another), `restarted` (samples that were given up for want of memory
+        and written again), `seconds`.
 
     Returns:
       A list with one text (or `Generation`) for each prompt; with adapters, one such list for each
@@ -152,24 +156,33 @@ def generate(
 
     if adapters is not None:
         adapters = adapters.on(model.mesh)
-    chunks = schedule(
-        model,
-        [row.adapter for row in rows],
-        [len(row.tokens) for row in rows],
-        samples=samples,
-        max_new_tokens=max_new_tokens,
-        stack=1 if adapters is None else len(adapters.lora.scale),
-        memory_bytes=memory_bytes,
-    )
+    budget = int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes
     counter: dict[str, float] = collections.Counter()
     results: list[list[Generation]] = [[] for _ in rows]
+    left = list(range(len(rows)))
     with sharding.using(model.mesh):
-        for chunk in chunks:
-            for index, generations in _run(model, adapters, chunk, call, counter):
-                results[index] = generations
+        # Prompts whose texts take more than the memory reserved at first start again, with memory for all tokens.
+        for reserved in (min(RESERVED, max_new_tokens), max_new_tokens):
+            chunks = schedule(
+                model,
+                [rows[index].adapter for index in left],
+                [len(rows[index].tokens) for index in left],
+                samples=samples,
+                max_new_tokens=reserved,
+                stack=1 if adapters is None else len(adapters.lora.scale),
+                memory_bytes=budget,
+            )
+            counter.update(chunks=len(chunks))
+            limit = budget if reserved < max_new_tokens else None
+            for chunk in (chunk.of(left) for chunk in chunks):
+                for index, generations in _run(model, adapters, chunk, call, limit, counter):
+                    results[index] = generations
+            left = [index for index in left if not results[index]]
+            if not left:
+                break
 
     runtime.return_freed_memory()
-    counter.update(prompt_tokens=sum(len(row.tokens) for row in rows), chunks=len(chunks))
+    counter.update(prompt_tokens=sum(len(row.tokens) for row in rows))
     counter.update(new_tokens=sum(len(generation.tokens) for result in results for generation in result))
     counter.update(seconds=time.perf_counter() - started)
     lengths = [[len(generation.tokens) for generation in result] for result in results]
@@ -203,19 +216,17 @@ def schedule(
       owners: the adapter of each prompt, 0 without adapters.
       lengths: the tokens of each prompt.
       samples: samples of each prompt.
-      max_new_tokens: the most tokens that a text may have.
+      max_new_tokens: tokens of each text that memory is reserved for.
       stack: adapters in the stack, a mesh's padding included; 1 without adapters.
       memory_bytes: memory for one chunk on each device; by default what a device has free.
     """
-    config, itemsize = model.config, model.dtype.itemsize
-    tensor = 1 if model.mesh is None else model.mesh.shape["tensor"]
-    heads = config.num_kv_heads // tensor if config.num_kv_heads % tensor == 0 else config.num_kv_heads
-    slot = 2 * config.num_layers * heads * config.head_dim * itemsize
+    config, slot = model.config, slot_bytes(model)
     new = batching.padded_size(max_new_tokens, batching.LENGTH_GRANULE)
 
     def prompt_bytes(length: int) -> int:  # of a prompt with all its samples, roughly
         cache = 2 * slot * (length + new)  # two: while it grows
-        return samples * (cache + 24 * config.vocab_size) + batching.prefill_bytes(config, length, itemsize)
+        prefill = batching.prefill_bytes(config, length, model.dtype.itemsize)
+        return samples * (cache + LOGITS_BYTES * config.vocab_size) + prefill
 
     return batching.plan_chunks(
         owners,
@@ -225,6 +236,14 @@ def schedule(
         sharding.num_shards(model.mesh),
         stack,
     )
+
+
+def slot_bytes(model: Model) -> int:
+    """Returns the bytes of a token's keys and values, on each of the devices that divide the heads."""
+    config = model.config
+    tensor = 1 if model.mesh is None else model.mesh.shape["tensor"]
+    heads = config.num_kv_heads // tensor if config.num_kv_heads % tensor == 0 else config.num_kv_heads
+    return 2 * config.num_layers * heads * config.head_dim * model.dtype.itemsize
 
 
 def _keys(rows: Sequence[batching.Row], ids: list[list[Any]] | None, seed: int, samples: int) -> np.ndarray:
@@ -255,9 +274,17 @@ def sample_keys(name: str, seed: int, samples: int, first: int = 0) -> np.ndarra
 
 
 def _run(
-    model: Model, adapters: Adapters | None, chunk: batching.Chunk, call: _Call, counter: collections.Counter
+    model: Model,
+    adapters: Adapters | None,
+    chunk: batching.Chunk,
+    call: _Call,
+    limit: int | None,
+    counter: collections.Counter,
 ) -> Iterator[tuple[int, list[Generation]]]:
-    """Runs one chunk; yields the index of each of its prompts with the prompt's samples."""
+    """Runs one chunk; yields the index of each of its prompts with the prompt's samples.
+
+    Prompts are given up, and none of their samples is returned, where a grown cache would exceed `limit` bytes.
+    """
     config, samples, max_new_tokens = model.config, call.samples, call.max_new_tokens
     tokens, lengths = batching.padded_tokens(chunk, [row.tokens for row in call.rows])
     adapter_axis, prompt_axis, width = tokens.shape
@@ -282,13 +309,20 @@ def _run(
     texts = Texts(model, call.stop, chunk, samples)
     counter.update(prefill_tokens=tokens.size, prefill_seconds=time.perf_counter() - started, decode_tokens=first.size)
     live, size = Live.all(*shape, sharding.num_shards(model.mesh)), first.size
+    out = np.zeros(size, bool)  # rows of prompts that are given up
     count = 1
     while True:
-        done = texts.update(written[-1]).reshape(size)
+        done = texts.update(written[-1]).reshape(size) | out
         if done.all() or count == max_new_tokens:
             break
         if grows := width + count >= slots:
+            each = slot_bytes(model)
+            kept = live.places.size // live.shards * slots * each
             slots = programs.cache_slots(width, count + 1, max_new_tokens)
+            if limit is not None:
+                most = (limit - kept) // (slots * each + LOGITS_BYTES * config.vocab_size)
+                out |= live.beyond(done, most, samples)
+                done |= out
         if (move := live.without(done, grows=grows, count=count)) is not None:
             live = move.live
             state, choice = programs.move(state, choice, move.rows, len(live.places), slots)
@@ -307,5 +341,8 @@ def _run(
         counter.update(decode_tokens=steps * live.places.size)
         count += steps
     everything = np.concatenate(logprobs).reshape(count, adapter_axis, prompt_axis, samples)
+    counter.update(restarted=int(out.sum()))
     for k, r, index in chunk.places():
+        if out[(k * prompt_axis + r) * samples]:
+            continue
         yield index, [texts.result(k, r, s, everything[:, k, r, s]) for s in range(samples)]

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from selfadapt.engine.generate import sampling
 from selfadapt.engine.generate.live import LONG, NOWHERE, Live
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
@@ -92,3 +93,37 @@ def test_texts_do_not_depend_on_what_is_left_behind(model, monkeypatch, count):
     assert [(one.tokens, one.finish) for one in flat] == [(one.tokens, one.finish) for one in wanted]
     for ours, theirs in zip(flat, wanted, strict=True):
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)  # sums in another order
+
+
+@pytest.mark.parametrize(("adapters", "prompts", "shards"), [(1, 16, 1), (1, 16, 4), (8, 2, 4)])
+def test_as_many_prompts_are_given_up_on_each_shard_as_memory_asks_for(adapters, prompts, shards):
+    samples, size = 3, adapters * prompts * 3
+    live, done = Live.all(adapters, prompts * samples, shards), np.zeros(size, bool)
+    done[:samples] = done[samples] = True  # a prompt that is complete, and a sample of another one
+    whole = live.places.size // shards
+    assert not live.beyond(done, whole, samples).any()
+    out = live.beyond(done, whole // 2, samples)
+    by_prompt = out.reshape(-1, samples)
+    assert out.any() and (by_prompt.all(axis=1) == by_prompt.any(axis=1)).all() and not by_prompt[0].any()
+    move = live.without(done | out, grows=True, count=0)
+    assert move.live.places.size <= shards * (whole // 2)
+    left = (~done & ~out).reshape(shards, -1).sum(axis=1)
+    assert left.min() > 0 and left.max() - left.min() <= samples + 1
+    assert (~done & ~live.beyond(done, 0, samples)).sum() in (samples, samples - 1)  # one prompt always stays
+
+
+def test_texts_that_need_more_memory_than_was_reserved_are_written_again(model, monkeypatch):
+    config = dataclasses.replace(model.config, eos_token_ids=())
+    endless = Model(config, model.params, model.tokenizer)
+    prompts = prompts_of([9] * 10)
+    options = {"num_samples": 2, "max_new_tokens": 300, "temperature": 1.5, "return_details": True}
+    expected = generate(endless, prompts, **options)
+    monkeypatch.setattr(sampling, "RESERVED", 128)
+    few = {"memory_bytes": 2_200_000}
+    one, several = (
+        sampling.schedule(endless, [0] * 10, [9] * 10, samples=2, max_new_tokens=n, **few) for n in (128, 300)
+    )
+    assert len(one) == 1 and len(several) > 1
+    found = generate(endless, prompts, stats=(stats := {}), **options, **few)
+    assert 0 < stats["restarted"] < 20 and stats["chunks"] > 1
+    assert [[one.tokens for one in own] for own in found] == [[one.tokens for one in own] for own in expected]
