@@ -15,10 +15,11 @@ import pytest
 from selfadapt import cli
 from selfadapt.config import load_config
 from selfadapt.defaults import resolve
+from selfadapt.domains import make_domain
 from selfadapt.engine import flops, runtime
 from selfadapt.errors import UserError
 from selfadapt.models.lora import Spec
-from selfadapt.models.model import Model
+from selfadapt.models.model import Model, load_model
 from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost
@@ -295,8 +296,19 @@ def test_texts_are_measured_where_data_and_tokenizer_are_at_hand():
     config = loaded({"contexts": "3"})
     work = workload(config, report.read_model("tiny"), None)
     assert work.source.startswith("measured on 3 contexts of tiny_world")
-    assert len(work.prompts) == len(work.updates) == len(work.questions) == 3 and min(work.prompts) > 20
-    assert all(isinstance(sequence, str) for sequence in work.updates[0].sequences)
+    model = load_model("tiny")
+    domain = make_domain(config, model)
+    tasks = domain.tasks("train", 3, 0)
+
+    def tokens(text):
+        return len(model.tokenizer(text)["input_ids"])
+
+    assert work.prompts == tuple(tokens(domain.edit_prompt(task)) for task in tasks)
+    assert work.questions == tuple(tuple(map(tokens, domain.questions(task, ""))) for task in tasks)
+    assert work.longest == max(tokens(domain.oracle(task)) for task in tasks)
+    for task, update, alone in zip(tasks, work.updates, work.alone, strict=True):
+        assert update == domain.apply(task, domain.oracle(task))
+        assert alone == tuple(domain.apply(task, None).sequences)
 
 
 def test_texts_are_assumed_otherwise(small):
