@@ -68,7 +68,7 @@ def model():
     return Model(config, found.params, found.tokenizer)
 
 
-@pytest.mark.parametrize("count", [0, 5], ids=["base", "adapters"])
+@pytest.mark.parametrize("count", [pytest.param(0, id="base", marks=pytest.mark.slow), pytest.param(5, id="adapters")])
 def test_texts_do_not_depend_on_what_is_left_behind(model, monkeypatch, count):
     adapters = random_adapters(model.config, count) if count else None
     lists = [prompts_of((5, 20, 7)[: 1 + k % 3], seed=k) for k in range(count)] if count else prompts_of([9] * 12)

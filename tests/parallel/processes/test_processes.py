@@ -52,8 +52,11 @@ def test_a_process_that_is_late_is_not_taken_for_dead(outputs):
 
 @pytest.mark.parametrize(
     "work, victim, kill",
-    [("collective", 1, signal.SIGKILL), ("asleep", 0, signal.SIGKILL), ("asleep", 1, signal.SIGSTOP)],
-    ids=["a killed worker", "a killed coordinator", "a hung worker"],
+    [
+        pytest.param("collective", 1, signal.SIGKILL, id="a killed worker"),
+        pytest.param("asleep", 0, signal.SIGKILL, id="a killed coordinator", marks=pytest.mark.slow),
+        pytest.param("asleep", 1, signal.SIGSTOP, id="a hung worker"),
+    ],
 )
 def test_a_lost_process_ends_the_others_in_the_stated_time(tmp_path, work, victim, kill):
     with start(work, tmp_path) as run:

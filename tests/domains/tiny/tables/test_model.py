@@ -23,11 +23,13 @@ def found():
     return check.check(load_model("tiny_tables"), cases=8, edits=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FACTS)
 def test_the_shipped_model_uses_the_lines_of_a_prompt_and_knows_nothing_without_them(found, kind):
     assert found[kind]["looked_up"] > 0.95 and found[kind]["unknown"] < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FACTS)
 def test_the_shipped_model_writes_edits_of_each_way_for_each_kind_of_case(found, kind):
     assert found[kind]["invalid"] < 0.35 and found[kind]["right"] > 0.4
