@@ -54,10 +54,16 @@ def finetune(model: Model, update: Update, *, snapshots: Snapshots | None = None
       snapshots: saves the training in progress; an interrupted one resumes with identical results.
 
     Raises:
-      InvalidValueError: a sequence hides tokens from attention, which only the training of adapters can do, or there is
-        text and no tokenizer.
+      InvalidValueError: the update has a penalty or a sequence hides tokens from attention, which only the training of
+        adapters can apply, or there is text and no tokenizer.
       OutOfMemoryError: not even one sequence fits.
     """
+    for field in ("orthogonality", "divergence"):
+        if getattr(update, field):
+            raise InvalidValueError(
+                f"Update.{field} is {getattr(update, field)}, a penalty that only the training of adapters has; set it "
+                "to 0, or train an adapter"
+            )
     sequences = schedule.encode(update, work.tokenize(model, [update]))
     if any(sequence.attention is not None for sequence in sequences):
         raise InvalidValueError(

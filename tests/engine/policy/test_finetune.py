@@ -121,6 +121,15 @@ def test_training_that_fails_leaves_the_model_as_it_was_with_the_reason(model):
         assert found.status.startswith(reason) and found.model is model
 
 
+@pytest.mark.parametrize("penalty", [{"orthogonality": 0.5}, {"divergence": 1.0, "anchors": [((5, 6), (True, True))]}])
+def test_a_penalty_is_refused_and_not_ignored(model, penalty):
+    field = next(iter(penalty))
+    with pytest.raises(
+        InvalidValueError, match=rf"Update\.{field} is .*only the training of adapters has; set it to 0"
+    ):
+        finetune(model, UPDATE.replace(**penalty))
+
+
 def test_sequences_that_hide_tokens_are_refused(model):
     hidden = TokenSequence((5, 6, 7), attention=(True, True, False))
     with pytest.raises(InvalidValueError, match="`attention`, which the training of all weights cannot apply"):
