@@ -37,6 +37,9 @@ def experiment(domain: str = "knowledge") -> ConfigDict:
     config.preset = "auto"
     # How many devices each axis has (docs/scaling.md); one of them may be -1: all that the others leave.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    # GiB on each device that batches are made for, in place of what is free at the time. Their shapes then depend on
+    # the config alone; in bfloat16 a token can depend on the shape of its batch, also when a run resumes.
+    config.free_memory_gib = config_dict.placeholder(float)
     config.rounds = 2
     config.shuffle_rewards = False  # a control: rewards permuted among the edits of each task
     config.at_once = 64  # edits applied and scored together; more are a little faster and take more memory

@@ -23,6 +23,7 @@ from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.config import check_command, check_workdir, save_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import Domain, Narrowed, Prepared, Rated, Recorded, Searchable, make_domain
+from selfadapt.engine import memory
 from selfadapt.errors import InvalidValueError, UserError
 from selfadapt.evaluate import Evaluation, Reference
 from selfadapt.loop import Settings
@@ -81,6 +82,7 @@ def train(
     if config.shuffle_rewards:
         outer = ShuffledRewards(outer, config.seed)
     phases.check(config.telemetry)
+    free_memory = memory.given(config.free_memory_gib)
     directory = rounds.place(config, workdir)
     start = initial_state(config)
     start = dataclasses.replace(start, outer=outer.init(start.policy))
@@ -99,7 +101,7 @@ def train(
     distributed.on_main(lambda: _claim(workdir, directory, config))
     progress = Progress()
     lines = [workdir / name for name in LINES if config.checkpoint.directory]
-    with Checkpoints(directory, config.checkpoint.keep, start, lines) as checkpoints:
+    with free_memory, Checkpoints(directory, config.checkpoint.keep, start, lines) as checkpoints:
         state, saved = checkpoints.restore()
         record = Record(**saved or {})
         for name in LINES if distributed.is_main() else ():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from selfadapt.engine import runtime, vocabulary
 from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
 from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
-from selfadapt.errors import OutOfMemoryError
+from selfadapt.errors import InvalidValueError, OutOfMemoryError
 from selfadapt.models.attention import LONGEST_AT_ONCE, score_bytes
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Adapters, abstract_lora, resolve_targets
@@ -33,11 +34,40 @@ LOGITS_COPIES = 2  # that the loss of a chunk holds
 FROZEN_COPIES = 2  # of a frozen adapter in a training step: as it is gathered, and with the layers first
 
 
+_given: contextvars.ContextVar[int | None] = contextvars.ContextVar("free memory", default=None)
+
+
+def given(gib: float | None) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which each device has as much free memory for every batch; `None` leaves what there is.
+
+    The shapes of batches follow the free memory, which is never quite the same twice. With a given one they depend on
+    the work alone.
+
+    Raises:
+      InvalidValueError: it is not a positive number.
+    """
+    if gib is not None and not 0 < gib < float("inf"):
+        raise InvalidValueError(f"config.free_memory_gib is {gib}; it must be a positive number, or None")
+
+    @contextlib.contextmanager
+    def using() -> Iterator[None]:
+        token = _given.set(None if gib is None else int(gib * 2**30))
+        try:
+            yield
+        finally:
+            _given.reset(token)
+
+    return using()
+
+
 def available_bytes() -> int:
     """Returns the free memory per device in bytes: of the device, or its share of the host's on a CPU.
 
-    All processes of a run get the value of process 0, since they must divide their work in the same way.
+    All processes of a run get the value of process 0, since they must divide their work in the same way. In a context
+    of `given` it is what that says.
     """
+    if (found := _given.get()) is not None:
+        return found
     return distributed.broadcast(_free_bytes() // (jax.local_device_count() if jax.default_backend() == "cpu" else 1))
 
 

@@ -14,6 +14,7 @@ from selfadapt.checkpoint.units import DurableUnits
 from selfadapt.config import check_command, check_workdir, find_factory, save_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import Domain
+from selfadapt.engine import memory
 from selfadapt.parallel import distributed
 from selfadapt.protocols.base import Run
 from selfadapt.report import write_report
@@ -47,6 +48,7 @@ def evaluate(config: Any, workdir: str | os.PathLike, *, domain: Domain | None =
     distributed.on_main(lambda: check_workdir(workdir, config))
     workdir = pathlib.Path(workdir)
     phases.check(config.telemetry)
+    free_memory = memory.given(config.free_memory_gib)
     directory = rounds.place(config, workdir)
     protocol = find_factory(config.protocol.name, "config.protocol.name", "selfadapt.protocols", NAMES)(config, domain)
 
@@ -58,6 +60,7 @@ def evaluate(config: Any, workdir: str | os.PathLike, *, domain: Domain | None =
     distributed.on_main(claim)
     progress = Progress()
     with (
+        free_memory,
         MetricsWriter(workdir, Sinks(config.telemetry, workdir, config)) as writer,
         phases.Telemetry(config, workdir, writer) as meters,
     ):

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from selfadapt import Update
+from selfadapt.config import load_config
 from selfadapt.engine import memory
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import plan_work
+from selfadapt.errors import InvalidValueError
+from selfadapt.experiment import train
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import abstract_lora
 from selfadapt.models.model import random_params
 from selfadapt.parallel import sharding
+from selfadapt.protocols.run import evaluate
+from selfadapt.telemetry.metrics import MetricsWriter
 from selfadapt.types import TokenSequence
 from tests.engine.tiny import CONFIG
 
@@ -107,3 +112,24 @@ def test_on_a_mesh_the_backward_pass_keeps_what_it_keeps_on_one_device():
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2, 2, 1), sharding.AXES)):
         assert kept() == alone  # and no gathered copies of the weights
     assert (6, 2, 1, 16, 32) in alone and (6, 32, 48) not in alone
+
+
+def test_batches_can_be_made_for_a_given_memory():
+    with memory.given(0.5):
+        assert memory.available_bytes() == GIB // 2
+        with memory.given(None):
+            assert memory.available_bytes() != GIB // 2
+        assert memory.available_bytes() == GIB // 2
+    assert memory.available_bytes() != GIB // 2
+    for wrong in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InvalidValueError, match=r"config\.free_memory_gib is .*; it must be a positive number"):
+            memory.given(wrong)
+
+
+@pytest.mark.parametrize(("run", "name"), [(train, "quickstart"), (evaluate, "seal/continual")])
+def test_a_run_makes_its_batches_for_the_memory_of_its_config(run, name, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(MetricsWriter, "event", lambda *_, **__: seen.append(memory.available_bytes()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the first event ends the run
+        run(load_config(name, {"free_memory_gib": "0.25"}), tmp_path / "run")
+    assert seen == [GIB // 4]
