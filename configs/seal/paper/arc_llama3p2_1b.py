@@ -8,7 +8,8 @@ because tasks were chosen so. Only the in-context result is in SEAL's repository
 Cost: published, 2 to 3 hours on one H100 or similar. Inner updates: 165 in the round (11 tasks x 15 edits), 40 for each
 policy and for random directives, 8 for the oracle, 80 for the controls (none with config.evaluation.controls=False),
 and at most 206 for the best constant directive, of which 198 search it on the training tasks (none with
-config.evaluation.search=0). Not run: no accelerator was available. tests/test_paper_configs.py runs it on a shrunken
+config.evaluation.search=0). `selfadapt plan` puts a round at no more than 412 s at the roofline of 4 v5p chips
+(docs/reproduction.md). Not run: no accelerator was available. tests/test_paper_configs.py runs it on a shrunken
 model with small tasks.
 
 Data: ARC-AGI's files. Of the 12 training and 10 held-out tasks that SEAL's repository keeps, those below are the 11

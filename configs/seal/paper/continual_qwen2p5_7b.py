@@ -6,9 +6,10 @@ eight edits (the last row), so forgetting of 16.7 points; the first passage fall
 standard errors are the mean of the 8 runs' standard deviations over 8.
 
 Cost: 512 inner updates, 512 edits, and 64 x (8 + 36) passages asked about with 5 questions each: about 14,000 requests
-to the judge. Not run: no accelerator was available; tests/test_paper_configs.py runs it on a shrunken model with few,
-short passages. A stream's accumulated adapter has rank 32 to 256 on the query and value projections: 40 MB (float32)
-for each of its steps.
+to the judge. `selfadapt plan` puts the device's work at 104 s at the roofline of 8 v5p chips, with all streams at once
+(docs/reproduction.md). Not run: no accelerator was available; tests/test_paper_configs.py runs it on a shrunken model
+with few, short passages. A stream's accumulated adapter has rank 32 to 256 on the query and value projections: 40 MB
+(float32) for each of its steps.
 
 Data: SEAL's squad_val.json, from its repository; the policy is the workdir of
 configs/seal/paper/knowledge_qwen2p5_7b.py. Set the judge's key in OPENAI_API_KEY, or choose

@@ -20,7 +20,8 @@ passage once (1,200 sequences), one epoch at 7e-5 with 3% of warm-up, 500 sample
 
 Cost: of each variant and size one training (v2: 150 and 1,551 optimizer steps of 8 sequences), of each policy 10,335
 edits (v1: 1,000); 500 or 974 requests to the judge before and after. A training of all weights takes up to 24 bytes for
-each of the 7.6 billion weights, beside the models in bfloat16: a slice of several chips (config.mesh.fsdp). Not run: no
+each of the 7.6 billion weights, beside the models in bfloat16: a slice of several chips (config.mesh.fsdp).
+`selfadapt plan` puts v2 at 326 s at the roofline of 4 v5p chips for 2067 passages, and v1 at 57 s. Not run: no
 accelerator was available; tests/test_paper_configs.py runs both on a shrunken model with few, short passages.
 
 Data: SEAL's squad_val.json, from its repository; the policy is the workdir of
