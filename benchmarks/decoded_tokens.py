@@ -3,8 +3,8 @@
     python -m benchmarks.decoded_tokens FILE.json [FILE.json ...]
 
 Files have SEAL's edits (`completions` of each passage), whose lengths are taken as four characters a token. Nothing
-runs: the scheduler of `selfadapt plan` goes through the texts, once as `generate` does, which leaves rows behind that
-have ended, and once with all rows to the end.
+runs: the scheduler of `selfadapt plan` goes through the texts, once as `generate` does, which compacts its batches, and
+once with all rows to the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 from selfadapt.data.edits import read_edits
-from selfadapt.engine.generate.live import Live
+from selfadapt.engine.generate.live import LiveRows
 from selfadapt.parallel.sharding import round_up
 from selfadapt.plan.programs import decode_stages
 
@@ -42,18 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 250])
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 8])
     options = parser.parse_args(argv)
-    print(
-        "| file | texts | mean, longest | rows | shards | all rows to the end | as generate does |\n"
-        + "| --- " * 7
-        + "|"
-    )
+    print("| file | texts | mean, longest | rows | shards | all rows to the end | compacted |\n" + "| --- " * 7 + "|")
     for file in options.files:
         lengths = [max(1, round(len(text) / 4)) for own in read_edits(file).texts.values() for text in own]
         about = f"{file} | {len(lengths)} | {np.mean(lengths):.0f}, {max(lengths)}"
         for rows in options.rows:
             for shards in options.shards:
                 padded = round_up(rows, shards)
-                with mock.patch.object(Live, "without", lambda self, done, **when: None):
+                with mock.patch.object(LiveRows, "compacted", lambda self, done, **when: None):
                     whole = share(lengths, padded, shards)
                 print(f"| {about} | {padded} | {shards} | {whole:.2f} | {share(lengths, padded, shards):.2f} |")
 

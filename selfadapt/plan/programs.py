@@ -19,7 +19,7 @@ from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
 from selfadapt.engine.generate import programs as generation
-from selfadapt.engine.generate.live import Live
+from selfadapt.engine.generate.live import LiveRows
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.lora import Adapters, Lora, abstract_lora, resolve_targets, stack_size
@@ -116,15 +116,15 @@ def decode_stages(lengths: np.ndarray, width: int, most: int, shards: int) -> li
       shards: shards of the mesh.
     """
     adapters, rows = lengths.shape
-    live, count, longest = Live.all(adapters, rows, shards), 1, lengths.max()
+    live, count, longest = LiveRows.all(adapters, rows, shards), 1, lengths.max()
     lengths = lengths.ravel()
     stages: list[Stage] = []
     slots = generation.cache_slots(width, 1, most)
     while count < longest:
         if grows := width + count >= slots:
             slots = generation.cache_slots(width, count + 1, most)
-        if (move := live.without(lengths <= count, grows=grows, count=count)) is not None:
-            live = move.live
+        if (smaller := live.compacted(lengths <= count, grows=grows, count=count)) is not None:
+            live = smaller.live
         if grows or not stages:
             stages.append(Stage(slots, live.places.shape))
         steps = min(generation.DECODE_STEPS, longest - count, slots - width + 1 - count)

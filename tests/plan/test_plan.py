@@ -211,7 +211,7 @@ def test_the_steps_are_the_programs_that_a_run_compiles(monkeypatch):
     assert extend.inputs["cache"].k[0].shape[0] == 8
 
 
-def test_long_texts_are_planned_with_the_rows_that_are_left():
+def test_long_texts_are_planned_with_compaction():
     texts = Texts(samples=5, typical=240, longest=1536, most=8192, mode="plain")
     stages = decode_stages(texts.lengths(320)[None], width=320, most=8192, shards=1)
     assert [stage.slots - 320 for stage in stages] == [128, 256, 512, 1024, 2048]

@@ -15,7 +15,7 @@ import pytest
 from selfadapt import Adapters, TokenSequence, Update, adapt, generate, load_model, log_likelihood, merge, save_peft
 from selfadapt.engine import memory
 from selfadapt.engine.adapt import training_step
-from selfadapt.engine.generate.live import Live
+from selfadapt.engine.generate.live import LiveRows
 from selfadapt.models import hf
 from selfadapt.parallel import sharding
 from selfadapt.parallel.sharding import make_mesh
@@ -164,22 +164,22 @@ def test_samples_equal_those_of_one_device(one_device, sharded, which):
 @pytest.mark.slow
 @all_axes
 @pytest.mark.parametrize("which", ["base", "adapters"])
-def test_rows_that_have_ended_are_left_behind_on_their_shard(
+def test_compacted_batches_give_the_texts_of_one_device(
     directory, one_device, sharded, sharded_model, which, monkeypatch
 ):
-    found, moves, without = [], [], Live.without
+    found, compactions, real = [], [], LiveRows.compacted
 
     def recorded(self, done, **when):
-        moves.append(without(self, done, **when))
-        return moves[-1]
+        compactions.append(real(self, done, **when))
+        return compactions[-1]
 
-    monkeypatch.setattr(Live, "without", recorded)
+    monkeypatch.setattr(LiveRows, "compacted", recorded)
     for model, results in ((load_model(directory), one_device), (sharded_model, sharded)):
         lists, adapters = (PROMPTS, results["adapters"]) if which == "adapters" else (FLAT * 8, None)
         options = dict(temperature=4.0, max_new_tokens=150, num_samples=2, seed=5, return_details=True)
         texts = generate(model, lists, adapters=adapters, **options)
         found.append(jax.tree.leaves(texts, is_leaf=lambda x: dataclasses.is_dataclass(x)))
-    assert sum(move is not None for move in moves) == 2  # at 128 tokens, where the cache grows
+    assert sum(each is not None for each in compactions) == 2  # at 128 tokens, where the cache grows
     for ours, theirs in zip(*found, strict=True):
         assert ours.tokens == theirs.tokens
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)

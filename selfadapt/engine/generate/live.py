@@ -1,9 +1,8 @@
-"""Which rows of a chunk are still written: the others are left behind, so that long texts do not wait in wide batches.
+"""Batch compaction: the live rows of a chunk, and when and how they move into an array of a smaller shape.
 
-Texts of one chunk end at different times, and a row that has ended costs as much as one that has not. So the rows that
-are left move together, into a smaller shape, without any row crossing from shard to shard. That copies their cache and
-compiles the program for another shape. It happens where the cache grows, which does both anyway, and for long texts
-wherever half of the rows have ended.
+Texts of one chunk end at different times, and a row that has ended costs as much as a live one. Compaction copies the
+cache of the live rows and compiles the program for another shape. It therefore happens where the cache grows, which
+does both anyway, and in long texts when half of the rows have ended. No row moves from shard to shard.
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ import numpy as np
 from selfadapt.engine.generate.batching import padded_size
 
 NOWHERE = -1
-LONG = 128  # tokens of a text, after which half of the rows is enough to leave behind
+LONG = 128  # tokens of a text, after which rows are compacted when half of them have ended
 
 
 @dataclasses.dataclass(frozen=True)
-class Move:
-    """How rows move into a smaller shape.
+class Compaction:
+    """How live rows move into a smaller shape.
 
     Attributes:
-      live: the rows that are left.
+      live: the rows afterwards.
       rows: for each shard the old places of its rows, counted within the shard, `[shards, rows]`.
       adapters: likewise the adapters, `[shards, adapters]`; `None` where all adapters stay.
     """
 
-    live: Live
+    live: LiveRows
     rows: np.ndarray
     adapters: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
+class LiveRows:
     """The rows on the device.
 
     Attributes:
@@ -46,7 +45,7 @@ class Live:
     shards: int
 
     @classmethod
-    def all(cls, adapters: int, rows: int, shards: int) -> Live:
+    def all(cls, adapters: int, rows: int, shards: int) -> LiveRows:
         """Returns all rows of a chunk of a padded shape."""
         return cls(np.arange(adapters * rows).reshape(adapters, rows), shards)
 
@@ -61,10 +60,10 @@ class Live:
         """Returns which rows on the device have ended, `[K, R]`, given those of the chunk, `[rows]`."""
         return np.where(self.places == NOWHERE, True, done[self.places])
 
-    def beyond(self, done: np.ndarray, most: int, samples: int) -> np.ndarray:
-        """Returns rows to give up, `[rows]`, so that those that are left take at most `most` places on each shard.
+    def preempted(self, done: np.ndarray, most: int, samples: int) -> np.ndarray:
+        """Returns the rows to preempt, `[rows]`, so that the others take at most `most` places on each shard.
 
-        All samples of a prompt are given up together, and one prompt always stays.
+        All samples of a prompt are preempted together, and one prompt always stays.
 
         Args:
           done: which rows of the chunk have ended, `[rows]`.
@@ -80,14 +79,14 @@ class Live:
         while True:
             out = np.zeros((len(done) // samples, samples), bool)
             out[prompts[kept:]] = True
-            move = self.without(done | out.ravel(), grows=True, count=0)
-            places = (self if move is None else move.live).places
+            smaller = self.compacted(done | out.ravel(), grows=True, count=0)
+            places = (self if smaller is None else smaller.live).places
             if kept == 1 or places.size <= most * self.shards:
                 return out.ravel()
             kept = -(-kept // 2)
 
-    def without(self, done: np.ndarray, *, grows: bool, count: int) -> Move | None:
-        """Returns how the rows that are left move into a smaller shape; `None` if they should stay.
+    def compacted(self, done: np.ndarray, *, grows: bool, count: int) -> Compaction | None:
+        """Returns the compaction of the live rows, or `None` if they should stay where they are.
 
         Args:
           done: which rows of the chunk have ended, `[rows]`; some have not.
@@ -116,5 +115,5 @@ class Live:
                 columns = np.flatnonzero(left[shard, k])
                 moved[shard, slot, : len(columns)] = k * old.shape[2] + columns
                 places[shard, slot, : len(columns)] = old[shard, k, columns]
-        live = Live(places.reshape(divided * slots, parts * width), self.shards)
-        return Move(live, moved.reshape(self.shards, -1), chosen if slots < old.shape[1] else None)
+        live = LiveRows(places.reshape(divided * slots, parts * width), self.shards)
+        return Compaction(live, moved.reshape(self.shards, -1), chosen if slots < old.shape[1] else None)

@@ -1,6 +1,6 @@
 """The device programs of `generate`: `start` reads prompts, `extend` writes tokens, `grow` enlarges the cache.
 
-`move` enlarges it for some of the rows, and leaves the others behind.
+`compact` copies some of the rows into a smaller batch, and may enlarge their cache.
 `start` runs each prompt once and samples its first token; `extend` adds up to `DECODE_STEPS` tokens to every row in a
 `while_loop` that ends when all rows are done. Neither vmaps the model (docs/architecture.md). `lower_start` and
 `lower_extend` trace them with abstract arguments, for a cost estimate or ahead-of-time compilation.
@@ -179,7 +179,7 @@ def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
 
 
 @functools.partial(jax.jit, static_argnames=("adapters", "slots"))
-def move(state: DecodeState, choice: Choice, rows: Array, adapters: int, slots: int) -> tuple[DecodeState, Choice]:
+def compact(state: DecodeState, choice: Choice, rows: Array, adapters: int, slots: int) -> tuple[DecodeState, Choice]:
     """Returns some of the rows, with empty slots added to their cache, up to `slots`.
 
     Args:

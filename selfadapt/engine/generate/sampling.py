@@ -22,7 +22,7 @@ import numpy as np
 from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching, programs
 from selfadapt.engine.generate.choose import INVALID, Choice
-from selfadapt.engine.generate.live import Live
+from selfadapt.engine.generate.live import LiveRows
 from selfadapt.engine.generate.texts import Generation, Texts
 from selfadapt.errors import InvalidValueError
 from selfadapt.models.lora import Adapters
@@ -98,8 +98,8 @@ def generate(
         default what the device has free. More work than that is done in several chunks.
       stats: a dictionary to add this call's counts to: `prompt_tokens`, `prefill_tokens` (device tokens,
         padding included), `prefill_seconds`, `new_tokens`, `decode_tokens` (padding included), `chunks`
-        (parts of the call that ran one after another), `restarted` (samples that were given up for want of memory
-        and written again), `seconds`.
+        (parts of the call that ran one after another), `restarted` (samples that were preempted for want of
+        memory and written again), `seconds`.
 
     Returns:
       A list with one text (or `Generation`) for each prompt; with adapters, one such list for each
@@ -283,7 +283,7 @@ def _run(
 ) -> Iterator[tuple[int, list[Generation]]]:
     """Runs one chunk; yields the index of each of its prompts with the prompt's samples.
 
-    Prompts are given up, and none of their samples is returned, where a grown cache would exceed `limit` bytes.
+    Prompts are preempted, and none of their samples is returned, where a grown cache would exceed `limit` bytes.
     """
     config, samples, max_new_tokens = model.config, call.samples, call.max_new_tokens
     tokens, lengths = batching.padded_tokens(chunk, [row.tokens for row in call.rows])
@@ -308,11 +308,11 @@ def _run(
     written, logprobs = [np.asarray(first)[None]], [np.asarray(logprob)[None]]
     texts = Texts(model, call.stop, chunk, samples)
     counter.update(prefill_tokens=tokens.size, prefill_seconds=time.perf_counter() - started, decode_tokens=first.size)
-    live, size = Live.all(*shape, sharding.num_shards(model.mesh)), first.size
-    out = np.zeros(size, bool)  # rows of prompts that are given up
+    live, size = LiveRows.all(*shape, sharding.num_shards(model.mesh)), first.size
+    preempted = np.zeros(size, bool)  # rows
     count = 1
     while True:
-        done = texts.update(written[-1]).reshape(size) | out
+        done = texts.update(written[-1]).reshape(size) | preempted
         if done.all() or count == max_new_tokens:
             break
         if grows := width + count >= slots:
@@ -321,13 +321,13 @@ def _run(
             slots = programs.cache_slots(width, count + 1, max_new_tokens)
             if limit is not None:
                 most = (limit - kept) // (slots * each + LOGITS_BYTES * config.vocab_size)
-                out |= live.beyond(done, most, samples)
-                done |= out
-        if (move := live.without(done, grows=grows, count=count)) is not None:
-            live = move.live
-            state, choice = programs.move(state, choice, move.rows, len(live.places), slots)
-            if lora is not None and move.adapters is not None:
-                lora = batching.take_by_shard(lora, move.adapters)
+                preempted |= live.preempted(done, most, samples)
+                done |= preempted
+        if (smaller := live.compacted(done, grows=grows, count=count)) is not None:
+            live = smaller.live
+            state, choice = programs.compact(state, choice, smaller.rows, len(live.places), slots)
+            if lora is not None and smaller.adapters is not None:
+                lora = batching.take_by_shard(lora, smaller.adapters)
         elif grows:
             state = state.replace(cache=programs.grow(state.cache, slots))
         # Texts that end at a stop string are often short, so the host looks early, then less and less often.
@@ -341,8 +341,8 @@ def _run(
         counter.update(decode_tokens=steps * live.places.size)
         count += steps
     everything = np.concatenate(logprobs).reshape(count, adapter_axis, prompt_axis, samples)
-    counter.update(restarted=int(out.sum()))
+    counter.update(restarted=int(preempted.sum()))
     for k, r, index in chunk.places():
-        if out[(k * prompt_axis + r) * samples]:
+        if preempted[(k * prompt_axis + r) * samples]:
             continue
         yield index, [texts.result(k, r, s, everything[:, k, r, s]) for s in range(samples)]

@@ -1,4 +1,4 @@
-"""Rows that have ended are left behind when the cache grows, and nothing else changes."""
+"""Batch compaction drops rows that have ended, and preemption those that do not fit; texts stay the same."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from selfadapt.engine.generate import sampling
-from selfadapt.engine.generate.live import LONG, NOWHERE, Live
+from selfadapt.engine.generate.live import LONG, NOWHERE, LiveRows
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
 from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
@@ -16,23 +16,23 @@ from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
 @pytest.mark.parametrize(
     ("adapters", "rows", "shards"), [(1, 40, 1), (1, 40, 4), (6, 7, 1), (8, 3, 4), (8, 1, 2), (2, 5, 2)]
 )
-def test_every_row_that_is_left_moves_once_and_stays_on_its_shard(adapters, rows, shards):
+def test_every_live_row_is_kept_once_and_on_its_shard(adapters, rows, shards):
     size, generator = adapters * rows, np.random.default_rng(0)
-    live, values, ended = Live.all(adapters, rows, shards), np.arange(size), np.zeros(size, bool)
+    live, values, ended = LiveRows.all(adapters, rows, shards), np.arange(size), np.zeros(size, bool)
     homes = values * shards // size  # the shard of each row
     owners = values // rows
     on_device, adapters_there = values.reshape(adapters, rows), np.arange(adapters)
-    smaller = 0
+    count = 0
     while not ended.all():
-        if (move := live.without(ended, grows=True, count=1)) is not None:
-            smaller += 1
-            assert move.live.places.size < live.places.size
-            live = move.live
+        if (smaller := live.compacted(ended, grows=True, count=1)) is not None:
+            count += 1
+            assert smaller.live.places.size < live.places.size
+            live = smaller.live
             by_shard = on_device.reshape(shards, -1)
-            on_device = np.take_along_axis(by_shard, move.rows, axis=1).reshape(live.places.shape)
-            if move.adapters is not None:
-                parts = adapters_there.reshape(len(move.adapters), -1)
-                adapters_there = np.take_along_axis(parts, move.adapters, axis=1).ravel()
+            on_device = np.take_along_axis(by_shard, smaller.rows, axis=1).reshape(live.places.shape)
+            if smaller.adapters is not None:
+                parts = adapters_there.reshape(len(smaller.adapters), -1)
+                adapters_there = np.take_along_axis(parts, smaller.adapters, axis=1).ravel()
         here = live.places != NOWHERE
         assert sorted(live.places[here]) == sorted(set(live.places[here]))
         assert set(np.flatnonzero(~ended)) <= set(live.places[here])
@@ -47,17 +47,17 @@ def test_every_row_that_is_left_moves_once_and_stays_on_its_shard(adapters, rows
         assert whole[0][live.places[here]].tolist() == live.places[here].tolist()
         assert (whole[0] == -7).sum() == size - here.sum()
         ended |= generator.random(size) < 0.3
-    assert smaller
+    assert count
 
 
 def test_rows_stay_where_they_are_if_too_few_have_ended():
-    live = Live.all(1, 20, 1)
+    live = LiveRows.all(1, 20, 1)
     first = [np.arange(20) < count for count in (1, 4, 9, 10)]  # 19 rows take as much as 20, and 11 as 12
     for ended, size in zip(first, (None, 16, 12, 10), strict=True):
-        move = live.without(ended, grows=True, count=1)
-        assert (move and move.live.places.shape) == (size and (1, size))
-    assert [live.without(ended, grows=False, count=LONG + 1) is None for ended in first] == [True, True, True, False]
-    assert live.without(first[-1], grows=False, count=LONG) is None
+        smaller = live.compacted(ended, grows=True, count=1)
+        assert (smaller and smaller.live.places.shape) == (size and (1, size))
+    assert [live.compacted(ended, grows=False, count=LONG + 1) is None for ended in first] == [True, True, True, False]
+    assert live.compacted(first[-1], grows=False, count=LONG) is None
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +69,23 @@ def model():
 
 
 @pytest.mark.parametrize("count", [pytest.param(0, id="base", marks=pytest.mark.slow), pytest.param(5, id="adapters")])
-def test_texts_do_not_depend_on_what_is_left_behind(model, monkeypatch, count):
+def test_texts_do_not_depend_on_compaction(model, monkeypatch, count):
     adapters = random_adapters(model.config, count) if count else None
     lists = [prompts_of((5, 20, 7)[: 1 + k % 3], seed=k) for k in range(count)] if count else prompts_of([9] * 12)
     options = {"num_samples": 3, "max_new_tokens": 300, "temperature": 1.5, "return_details": True}
-    moves = []
-    without = Live.without
+    compactions = []
+    real = LiveRows.compacted
 
     def counted(self, done, **when):
-        moves.append(without(self, done, **when))
-        return moves[-1]
+        compactions.append(real(self, done, **when))
+        return compactions[-1]
 
-    monkeypatch.setattr(Live, "without", counted)
+    monkeypatch.setattr(LiveRows, "compacted", counted)
     found = generate(model, lists, adapters=adapters, stats=(few := {}), **options)
-    monkeypatch.setattr(Live, "without", lambda self, done, **when: None)
+    monkeypatch.setattr(LiveRows, "compacted", lambda self, done, **when: None)
     expected = generate(model, lists, adapters=adapters, stats=(all_rows := {}), **options)
-    moves = [move for move in moves if move is not None]
-    assert len(moves) > 1 and (not count or any(move.adapters is not None for move in moves))
+    compactions = [smaller for smaller in compactions if smaller is not None]
+    assert len(compactions) > 1 and (not count or any(smaller.adapters is not None for smaller in compactions))
     assert few["decode_tokens"] < all_rows["decode_tokens"] and few["new_tokens"] == all_rows["new_tokens"]
     flat, wanted = (jax.tree.leaves(each, is_leaf=lambda x: dataclasses.is_dataclass(x)) for each in (found, expected))
     lengths = [len(one.tokens) for one in flat]
@@ -96,20 +96,20 @@ def test_texts_do_not_depend_on_what_is_left_behind(model, monkeypatch, count):
 
 
 @pytest.mark.parametrize(("adapters", "prompts", "shards"), [(1, 16, 1), (1, 16, 4), (8, 2, 4)])
-def test_as_many_prompts_are_given_up_on_each_shard_as_memory_asks_for(adapters, prompts, shards):
+def test_as_many_prompts_are_preempted_on_each_shard_as_memory_asks_for(adapters, prompts, shards):
     samples, size = 3, adapters * prompts * 3
-    live, done = Live.all(adapters, prompts * samples, shards), np.zeros(size, bool)
+    live, done = LiveRows.all(adapters, prompts * samples, shards), np.zeros(size, bool)
     done[:samples] = done[samples] = True  # a prompt that is complete, and a sample of another one
     whole = live.places.size // shards
-    assert not live.beyond(done, whole, samples).any()
-    out = live.beyond(done, whole // 2, samples)
+    assert not live.preempted(done, whole, samples).any()
+    out = live.preempted(done, whole // 2, samples)
     by_prompt = out.reshape(-1, samples)
     assert out.any() and (by_prompt.all(axis=1) == by_prompt.any(axis=1)).all() and not by_prompt[0].any()
-    move = live.without(done | out, grows=True, count=0)
-    assert move.live.places.size <= shards * (whole // 2)
+    smaller = live.compacted(done | out, grows=True, count=0)
+    assert smaller.live.places.size <= shards * (whole // 2)
     left = (~done & ~out).reshape(shards, -1).sum(axis=1)
     assert left.min() > 0 and left.max() - left.min() <= samples + 1
-    assert (~done & ~live.beyond(done, 0, samples)).sum() in (samples, samples - 1)  # one prompt always stays
+    assert (~done & ~live.preempted(done, 0, samples)).sum() in (samples, samples - 1)  # one prompt always stays
 
 
 def test_texts_that_need_more_memory_than_was_reserved_are_written_again(model, monkeypatch):
