@@ -72,7 +72,7 @@ def model():
 def test_texts_do_not_depend_on_compaction(model, monkeypatch, count):
     adapters = random_adapters(model.config, count) if count else None
     lists = [prompts_of((5, 20, 7)[: 1 + k % 3], seed=k) for k in range(count)] if count else prompts_of([9] * 12)
-    options = {"num_samples": 3, "max_new_tokens": 300, "temperature": 1.5, "return_details": True}
+    options = {"num_samples": 3, "max_new_tokens": 200, "temperature": 1.5, "return_details": True}
     compactions = []
     real = LiveRows.compacted
 
@@ -116,12 +116,12 @@ def test_texts_that_need_more_memory_than_was_reserved_are_written_again(model, 
     config = dataclasses.replace(model.config, eos_token_ids=())
     endless = Model(config, model.params, model.tokenizer)
     prompts = prompts_of([9] * 10)
-    options = {"num_samples": 2, "max_new_tokens": 300, "temperature": 1.5, "return_details": True}
+    options = {"num_samples": 2, "max_new_tokens": 200, "temperature": 1.5, "return_details": True}
     expected = generate(endless, prompts, **options)
     monkeypatch.setattr(sampling, "RESERVED", 128)
-    few = {"memory_bytes": 2_200_000}
+    few = {"memory_bytes": 1_920_000}
     one, several = (
-        sampling.schedule(endless, [0] * 10, [9] * 10, samples=2, max_new_tokens=n, **few) for n in (128, 300)
+        sampling.schedule(endless, [0] * 10, [9] * 10, samples=2, max_new_tokens=n, **few) for n in (128, 200)
     )
     assert len(one) == 1 and len(several) > 1
     found = generate(endless, prompts, stats=(stats := {}), **options, **few)
