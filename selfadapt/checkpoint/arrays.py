@@ -41,7 +41,7 @@ class ArrayStore:
         self.directory = epath.Path(directory)
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._going: list[str] = []
-        self._lock = threading.Lock()  # streams of adapters save from threads of their own
+        self._lock = threading.Lock()  # streams of adapters save from separate threads
 
     def close(self) -> None:
         """Waits until every write has finished."""

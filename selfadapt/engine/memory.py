@@ -85,6 +85,11 @@ def _free_bytes() -> int:
     return max(free, 0)
 
 
+def batch_bytes(memory_bytes: int | None = None) -> int:
+    """Returns the bytes on each device that a batch may take: those given, or `SHARE` of the free memory."""
+    return int(SHARE * available_bytes()) if memory_bytes is None else memory_bytes
+
+
 def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor: int = 1) -> int:
     """Returns the bytes of one adapter's float32 parameters on each of `tensor` devices that divide its features."""
     features = 0
@@ -189,7 +194,7 @@ def plan_adapt(
     Raises:
       OutOfMemoryError: not even one adapter fits.
     """
-    budget = int(SHARE * available_bytes()) if budget is None else budget
+    budget = batch_bytes(budget)
     tensor = 1 if mesh is None else mesh.shape["tensor"]
     if init is None:
         rank = max(update.rank for update in updates)

@@ -129,7 +129,7 @@ def schedule(
         owners,
         lengths,
         lambda length: batching.prefill_bytes(model.config, length, model.dtype.itemsize),
-        int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
+        memory.batch_bytes(memory_bytes),
         sharding.num_shards(model.mesh),
         stack,
     )

@@ -177,7 +177,7 @@ class Programs:
         adapters: Stack | None,
         repeats: float,
     ) -> Iterator[Step]:
-        """Yields the two programs of `generate`.
+        """Yields the programs of `generate`: that of the prompts, and one for each of the texts' `decode_stages`.
 
         Args:
           phase: the phase of the run.

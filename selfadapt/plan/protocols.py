@@ -5,6 +5,7 @@ The others take less: without an edit nothing is sampled, and the passages alone
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from selfadapt.types import Update
 PHASES = ("sample", "adapt", "answer")
 
 
-class Variant(Programs):
+class Variant(Programs, abc.ABC):
     """The programs of a variant.
 
     Args:
@@ -45,25 +46,25 @@ class Variant(Programs):
         return dict(zip(PHASES, (self.sampling, self.training, self.answering), strict=True))
 
     @property
+    @abc.abstractmethod
     def edits(self) -> int:
         """Edits that are written and learned."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sizes(self) -> dict[str, int]:
         """Returns how much of what the variant has."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sampling(self) -> Iterator[Step]:
         """Yields the programs that write edits."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def training(self) -> Iterator[Step]:
         """Yields the programs of the updates."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def answering(self) -> Iterator[Step]:
         """Yields the programs that answer questions."""
-        raise NotImplementedError
 
 
 class Streams(Variant):

@@ -56,7 +56,7 @@ def _pretraining(config: ConfigDict) -> None:
     config.evaluation.edits = 5  # of each passage
     config.evaluation.edits_from = ()  # files of edits, each a further variant: NAME=FILE
     # sizes: passages that are learned in one update; all are nested, the first ones of `evaluation.contexts`. Size 1 is
-    # the mean over the first `singles` passages, each learned by a model of its own.
+    # the mean over the first `singles` passages, each learned by a separate model.
     config.protocol.update({"sizes": (1, 64, 256), "singles": 16})
     config.protocol.train = "lora"  # or "all" weights; the hyper-parameters are those of `config.inner`
     config.protocol.repeat_passage = True  # learned with each of its edits (SEAL's first version), or once (its second)

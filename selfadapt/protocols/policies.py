@@ -20,7 +20,7 @@ def trained_policy(model: Model, path: str | os.PathLike, dtype: str) -> Model:
       dtype: of the weights, where `path` holds a whole model.
 
     Returns:
-      The policy as a model of its own; `model` is not changed.
+      The policy as a separate model; `model` is not changed.
 
     Raises:
       InvalidValueError: the directory holds none of these, or a model of another architecture.

@@ -21,7 +21,7 @@ def drawing(width: float, height: float, title: str, spoken: str, parts: Sequenc
 
 
 def style() -> str:
-    """Returns the style sheet of drawings that are files of their own; it has a light and a dark form."""
+    """Returns the style sheet of drawings that are separate files; it has a light and a dark form."""
     return (pathlib.Path(__file__).parent / "plots.css").read_text(encoding="utf-8")
 
 

@@ -289,7 +289,9 @@ def test_the_weights_file_itself_is_not_needed_but_its_config_is(tmp_path):
         report.read_model(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json()))
     assert report.read_model(str(tmp_path / "config.json")).config == CONFIG
-    assert report.read_model("tiny").tokenizer is not None
+    read, loaded_model = report.read_model("tiny"), load_model("tiny")
+    text = "The capital of Arelo is"
+    assert read.tokenizer(text)["input_ids"] == loaded_model.tokenizer(text)["input_ids"]
 
 
 def test_texts_are_measured_where_data_and_tokenizer_are_at_hand():

@@ -220,7 +220,7 @@ def answer_prompt(question: str, *, title: str = "", style: str = "full", contex
 def parse_answer(text: str) -> str:
     """Returns the answer that the prompt "cot" asks for: between the first pair of answer tags; "" if there is none.
 
-    The first pair counts, since a base model may continue with questions of its own.
+    The first pair counts, since a base model may continue with further questions.
 
     >>> parse_answer("She was the first. <answer> Ada </answer> Question: Who else? <answer>Bob</answer>")
     'Ada'

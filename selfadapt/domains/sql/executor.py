@@ -158,7 +158,7 @@ class Executor:
 def execute(
     database: Database, statement: str, *, timeout: float = TIMEOUT, max_rows: int = MAX_ROWS, memory: int = MEMORY
 ) -> Result:
-    """Returns the result of one statement, run in a process of its own; for several, use `Executor`.
+    """Returns the result of one statement, run in a separate process; for several, use `Executor`.
 
     Args:
       database: the database's file, which is only read.

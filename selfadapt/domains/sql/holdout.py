@@ -35,7 +35,7 @@ def holdout(
 ) -> Holdout:
     """Draws the holdouts of a run; for the same file and seed, those of LSE's code (arXiv 2603.18620).
 
-    Each of the two is drawn with a generator of its own, `random.Random(seed)`: first a database, where it is open, by
+    Each of the two is drawn with a separate generator, `random.Random(seed)`: first a database, where it is open, by
     `choice` from the sorted names; then the questions by `sample` from those of the database, in the file's order.
 
     Args:

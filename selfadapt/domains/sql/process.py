@@ -63,7 +63,7 @@ class WorkerProcess:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        # Isolated from the environment and from site-packages. In a session of its own, Ctrl-C does not reach it.
+        # Isolated from the environment and from site-packages. In a separate session, Ctrl-C does not reach it.
         process = self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", str(_SCRIPT), str(self._memory)],
             stdin=subprocess.PIPE,

@@ -5,7 +5,7 @@
     {"uri": ..., "statement": ..., "seconds": ..., "rows": ...}
     {"rows": [[...], ...]}    or    {"error": kind, "message": ...}
 
-Texts are JSON strings, and blobs `{"hex": ...}`. Each statement gets a connection of its own, to a file that is opened
+Texts are JSON strings, and blobs `{"hex": ...}`. Each statement gets a separate connection, to a file that is opened
 read-only and as immutable. What a statement may do, how much it may use and how long it may take is limited here; what
 these limits cannot stop in time (a long prepare, a pattern that backtracks), the parent process kills.
 """

@@ -186,7 +186,7 @@ def compact(state: DecodeState, choice: Choice, rows: Array, adapters: int, slot
       state: the state.
       choice: how each row chooses its tokens, as for `start`.
       rows: for each shard of the mesh the places of its rows, counted within the shard, `[shards, rows]`.
-      adapters: adapters of the new shape; each shard's rows are those of its own, one adapter after the other.
+      adapters: adapters of the new shape; each shard has the rows of its adapters, one adapter after the other.
       slots: cache slots (`cache_slots`).
     """
 

@@ -156,7 +156,7 @@ def generate(
 
     if adapters is not None:
         adapters = adapters.on(model.mesh)
-    budget = int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes
+    budget = memory.batch_bytes(memory_bytes)
     counter: dict[str, float] = collections.Counter()
     results: list[list[Generation]] = [[] for _ in rows]
     left = list(range(len(rows)))
@@ -232,7 +232,7 @@ def schedule(
         owners,
         lengths,
         prompt_bytes,
-        int(memory.SHARE * memory.available_bytes()) if memory_bytes is None else memory_bytes,
+        memory.batch_bytes(memory_bytes),
         sharding.num_shards(model.mesh),
         stack,
     )

@@ -84,7 +84,7 @@ class Trainer:
         self._frozen = trainable.frozen(model)
         self._lengths = [len(text) for text in written]
         # Besides activations there are two gradients at a time: the total and that of a micro-batch.
-        budget = int(memory.SHARE * memory.available_bytes()) - 2 * trainable.device_bytes(model.mesh)
+        budget = memory.batch_bytes() - 2 * trainable.device_bytes(model.mesh)
         longest = row_length(max(self._lengths))
         self._plan = memory.plan_rows(model.config, longest, most, model.dtype.itemsize, model.mesh, budget)
 

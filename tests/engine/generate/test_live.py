@@ -10,6 +10,7 @@ from selfadapt.engine.generate import sampling
 from selfadapt.engine.generate.live import LONG, NOWHERE, LiveRows
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
+from selfadapt.plan.programs import decode_stages
 from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
 
 
@@ -84,12 +85,16 @@ def test_texts_do_not_depend_on_compaction(model, monkeypatch, count):
     found = generate(model, lists, adapters=adapters, stats=(few := {}), **options)
     monkeypatch.setattr(LiveRows, "compacted", lambda self, done, **when: None)
     expected = generate(model, lists, adapters=adapters, stats=(all_rows := {}), **options)
+    monkeypatch.undo()
     compactions = [smaller for smaller in compactions if smaller is not None]
     assert len(compactions) > 1 and (not count or any(smaller.adapters is not None for smaller in compactions))
     assert few["decode_tokens"] < all_rows["decode_tokens"] and few["new_tokens"] == all_rows["new_tokens"]
     flat, wanted = (jax.tree.leaves(each, is_leaf=lambda x: dataclasses.is_dataclass(x)) for each in (found, expected))
     lengths = [len(one.tokens) for one in flat]
     assert min(lengths) < 128 < max(lengths)
+    if not count:  # one chunk without padding: the plan goes through the same stages
+        stages = decode_stages(np.reshape(lengths, (1, -1)), 16, options["max_new_tokens"], 1)
+        assert few["decode_tokens"] == len(lengths) + sum(stage.padded for stage in stages)
     assert [(one.tokens, one.finish) for one in flat] == [(one.tokens, one.finish) for one in wanted]
     for ours, theirs in zip(flat, wanted, strict=True):
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)  # sums in another order

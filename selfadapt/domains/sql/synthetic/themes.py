@@ -18,7 +18,7 @@ class Theme(NamedTuple):
       states: the values of the events' status.
       money: the column with the amount of an event.
       date: the column with its date.
-      towns: whether towns are a table of their own, and not a column of the people.
+      towns: whether towns are a separate table, and not a column of the people.
     """
 
     database: str
