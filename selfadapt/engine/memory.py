@@ -17,7 +17,7 @@ from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
 from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
 from selfadapt.errors import InvalidValueError, OutOfMemoryError
 from selfadapt.models.attention import LONGEST_AT_ONCE, score_bytes
-from selfadapt.models.config import PROJECTION_AXES, ModelConfig
+from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, abstract_lora, resolve_targets
 from selfadapt.parallel import distributed, sharding
 from selfadapt.types import Update
@@ -94,23 +94,25 @@ def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor
     """Returns the bytes of one adapter's float32 parameters on each of `tensor` devices that divide its features."""
     features = 0
     for name in targets:
-        for axis, size in zip(PROJECTION_AXES[name], config.projections()[name], strict=True):
-            features += size if axis == "hidden" else _part(size, tensor)
+        features += sum(_part(size, tensor) for size in config.projections()[name])
     return 4 * config.num_layers * rank * features
 
 
 def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int, tensor: int = 1) -> int:
     """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`.
 
-    They are those of each of `tensor` devices, which divide the heads and the MLP's features.
+    They are those of each of `tensor` devices, which divide the heads and the MLP's features, and between products the
+    time of a row.
     """
+    hidden = config.hidden_size if time % tensor else config.hidden_size // tensor
     wide = (_part(config.num_heads, tensor) + 2 * _part(config.num_kv_heads, tensor)) * config.head_dim
-    layer = tokens * (itemsize * (6 * config.hidden_size + 3 * wide + 4 * _part(config.intermediate_size, tensor)))
+    inside = tokens * itemsize * (3 * wide + 4 * _part(config.intermediate_size, tensor))
     scores = tokens * score_bytes(config, time) * _part(config.num_heads, tensor) // config.num_heads
     kept = scores if time <= LONGEST_AT_ONCE else 0  # of each layer; long rows compute them again
     if not remat:
-        return scores - kept + config.num_layers * (layer + kept)
-    return layer + scores + config.num_layers * tokens * itemsize * config.hidden_size
+        return scores - kept + config.num_layers * (inside + 6 * tokens * itemsize * hidden + kept)
+    layer = inside + 6 * tokens * itemsize * config.hidden_size  # one at a time, with its inputs gathered
+    return layer + scores + config.num_layers * tokens * itemsize * hidden
 
 
 def loss_bytes(config: ModelConfig, tokens: int, platform: str, tensor: int = 1) -> int:
@@ -214,7 +216,7 @@ def plan_adapt(
     largest = max(shape.tokens for shape in shapes)
     time = max(max(shape.time, shape.anchor_time) for shape in shapes)
     itemsize = np.dtype(params["norm"].dtype).itemsize
-    platform = runtime.platform(mesh)
+    platform = sharding.platform(mesh)
     least, most = STEP_TOKENS.get(platform, ACCELERATOR_STEP_TOKENS)
     tokens = max(largest, most)
     streams, (shards, row_shards) = runtime.parallel_streams(mesh), divided(len(updates), mesh)
@@ -283,7 +285,7 @@ def plan_rows(config: ModelConfig, longest: int, most: int, itemsize: int, mesh:
     Raises:
       OutOfMemoryError: not even one row fits.
     """
-    platform, tensor = runtime.platform(mesh), 1 if mesh is None else mesh.shape["tensor"]
+    platform, tensor = sharding.platform(mesh), 1 if mesh is None else mesh.shape["tensor"]
     _, tokens = STEP_TOKENS.get(platform, ACCELERATOR_STEP_TOKENS)
     rows = -(-power_of_two(most) // sharding.num_shards(mesh))
     tokens = max(longest, min(tokens, rows * longest))

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from selfadapt.parallel import sharding
+
 # By default XLA:CPU calls a library for reductions, which is several times slower than compiled code on the short rows
 # of norms and softmax. With this option only products use the library.
 _OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
@@ -48,17 +50,6 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def platform(mesh: Any) -> str:
-    """Returns the platform of a mesh, or of the default device without one, such as "cpu" or "tpu"."""
-    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-
-
-def current_platform() -> str:
-    """Returns the platform that a program is traced for: that of the mesh in use, or of the default device."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
-
-
 @functools.cache
 def compiler_options(kind: str) -> dict[str, str | bool]:
     """Returns options for `jax.jit` on a platform: none on accelerators, or where this XLA does not know them."""
@@ -71,11 +62,15 @@ def compiler_options(kind: str) -> dict[str, str | bool]:
     return _OPTIONS
 
 
+def cores() -> list[int]:
+    """Returns the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def parallel_streams(mesh: Any) -> int:
     """Returns how many programs to run side by side for a model on a mesh (`None`: on one device).
 
     Two on a CPU of several cores, where one program alone leaves cores idle in its small operations. An
     accelerator runs one program at a time, and programs that span devices must not wait for each other.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 if platform(mesh) == "cpu" and mesh is None and cores > 1 else 1
+    return 2 if sharding.platform(mesh) == "cpu" and mesh is None and len(cores()) > 1 else 1

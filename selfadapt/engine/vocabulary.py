@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from selfadapt.engine import runtime
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.parallel import sharding
@@ -60,7 +59,7 @@ def over_tokens(
     shards = sharding.current_num_shards()  # a chunk has as many tokens of each
     whole = hidden.shape[:3]
     count = math.prod(whole) // shards
-    limit = chunk_bytes(config, runtime.current_platform()) if logits_bytes is None else logits_bytes
+    limit = chunk_bytes(config, sharding.current_platform()) if logits_bytes is None else logits_bytes
     chunks = math.ceil(sets * count * config.vocab_size * 4 / limit)
     if chunks <= 1:
         return projected(hidden, targets)

@@ -11,7 +11,7 @@ import numpy as np
 
 from selfadapt.engine.generate import programs
 from selfadapt.engine.generate import sampling as engine
-from selfadapt.engine.generate.choose import INVALID, Choice
+from selfadapt.engine.generate.choose import INVALID, Choice, sampling_mode
 from selfadapt.errors import InvalidValueError
 from selfadapt.functional.arrays import valid
 from selfadapt.models import decoder
@@ -93,7 +93,7 @@ def sample(
         top_p=option(1.0 if top_p is None else top_p, jnp.float32),
         top_k=option(0 if top_k is None else top_k, jnp.int32),
     )
-    mode = "plain" if top_p is None and top_k is None else "filtered"
+    mode = sampling_mode(top_k=top_k is not None, top_p=top_p is not None)
     slots = time + new_tokens - 1  # the last token never enters the cache
     state, first = programs.start(
         params, lora, prompts.reshape(*shape, time), lengths.reshape(shape), choice, config, samples, slots, mode

@@ -6,11 +6,14 @@ Axis letters in shapes are those of `selfadapt.models.decoder`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from selfadapt.models import splash
 from selfadapt.models.config import ModelConfig
 
 Array = jax.Array
@@ -78,6 +81,17 @@ def attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
     scores = scores.reshape(rows, k.shape[1], groups, time, -1) + bias[:, None, None]
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
     return jnp.einsum("njqs,njse->njqe", weights, v, precision=precision).reshape(rows, num_heads, time, features)
+
+
+def attention_of_long_rows(q: Array, k: Array, v: Array, visibility: Visibility, window: Array | None) -> Array:
+    """Returns what `attention` returns, in memory that grows with the length; arguments as for `attention_in_blocks`.
+
+    A kernel computes it where there is one (`selfadapt.models.splash`).
+    """
+    if splash.suits(q, k, window):
+        queries, keys = visibility.segments, visibility.key_segments
+        return splash.splash_attention(q, k, v, None if queries is None or keys is None else (queries, keys))
+    return attention_in_blocks(q, k, v, visibility, window)
 
 
 @jax.custom_vjp
@@ -159,9 +173,13 @@ def additive_mask(visible: Array, distance: Array | None, window: Array | None) 
     return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
 
 
-def rotations(config: ModelConfig, positions: Array) -> tuple[Array, Array]:
-    """Returns the cosines and sines of rotary embeddings, each `[N, 1, T, E / 2]`, for positions `[N, T]`."""
-    half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32)
+def rotations(config: ModelConfig, positions: Array | np.ndarray) -> tuple[Array, Array]:
+    """Returns the cosines and sines of rotary embeddings, each `[N, 1, T, E / 2]`, for positions `[N, T]`.
+
+    For positions in a numpy array they are constants of the program that is traced.
+    """
+    xp: Any = np if isinstance(positions, np.ndarray) else jnp
+    half = xp.arange(0, config.head_dim, 2, dtype=xp.float32)
     frequencies = 1.0 / config.rope_theta ** (half / config.head_dim)
     if (scaling := config.rope_scaling) is not None:
         # Llama 3: wavelengths longer than the original context are stretched by `factor`, short ones
@@ -169,10 +187,10 @@ def rotations(config: ModelConfig, positions: Array) -> tuple[Array, Array]:
         wavelengths = 2 * math.pi / frequencies
         original = scaling.original_max_position
         mix = (original / wavelengths - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-        mix = jnp.clip(mix, 0.0, 1.0)
+        mix = xp.clip(mix, 0.0, 1.0)
         frequencies = (1 - mix) * frequencies / scaling.factor + mix * frequencies
-    angles = positions[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+    angles = positions[..., None].astype(xp.float32) * frequencies
+    return jnp.asarray(xp.cos(angles))[:, None], jnp.asarray(xp.sin(angles))[:, None]
 
 
 def rotate(x: Array, rope: tuple[Array, Array]) -> Array:

@@ -10,27 +10,29 @@ features, H query heads, J key-value heads, E features per head, L layers, V voc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from selfadapt.models.attention import (
     LONGEST_AT_ONCE,
     Visibility,
     additive_mask,
     attention,
-    attention_in_blocks,
+    attention_of_long_rows,
     full_precision,
     rotate,
     rotations,
 )
+from selfadapt.models.cache import Cache, oriented, slot_axes, write
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
-from selfadapt.models.lora import Lora
-from selfadapt.parallel import sharding
+from selfadapt.models.lora import Lora, factor_axes
+from selfadapt.parallel import sharding, tensor
 from selfadapt.parallel.sharding import lookup, product, shard
 
 Array = jax.Array
@@ -39,51 +41,11 @@ Params = dict[str, Any]
 # A scan over very few layers costs more than it saves: XLA cannot fuse across its iterations
 # (30% of a step at 4 tiny layers on CPU), while compile time only grows noticeably past this depth.
 UNROLL_UP_TO_LAYERS = 4
-
-
-@flax.struct.dataclass
-class Cache:
-    """Keys and values of the positions seen so far.
-
-    Attributes:
-      k: rotated keys: one array `[layers, N, key-value heads, head features, slots]`, or where layers are
-        unrolled an array for each, without the first axis. A program that writes to a stacked array and
-        reads one layer of it copies all of it (attention 8 times slower at 4 tiny layers on CPU).
-      v: values, `[layers, N, key-value heads, slots, head features]`, likewise.
-      positions: the position that each slot holds, `[N, slots]`; -1 where a slot holds nothing.
-    """
-
-    k: tuple[Array, ...]
-    v: tuple[Array, ...]
-    positions: Array
-
-    def repeat(self, times: int) -> Cache:
-        """Returns the cache with each row `times` times in succession."""
-        k, v = jax.tree.map(lambda side: jnp.repeat(side, times, axis=-4), (self.k, self.v))
-        return Cache(k=k, v=v, positions=jnp.repeat(self.positions, times, axis=0))
-
-    def sharded(self) -> Cache:
-        """Constrains the sharding of the cache inside a program."""
-        return self.map(lambda leaf, axes: shard(leaf, *axes))
-
-    def map(self, function: Callable[[Any, tuple[str | None, ...]], Any]) -> Cache:
-        """Returns the cache with a function applied to each array and its logical axes (`parallel.sharding`)."""
-        axes = ("batch", "kv_heads", None, None)
-        k, v = jax.tree.map(lambda side: function(side, (*("layers",)[: side.ndim - 4], *axes)), (self.k, self.v))
-        return Cache(k=k, v=v, positions=function(self.positions, ("batch", None)))
-
-    def grow(self, slots: int) -> Cache:
-        """Returns the cache with empty slots added, up to `slots`."""
-        more = (0, slots - self.positions.shape[1])
-
-        def pad(side, axis):
-            return jnp.pad(side, [more if i == side.ndim + axis else (0, 0) for i in range(side.ndim)])
-
-        return Cache(
-            k=tuple(pad(side, -1) for side in self.k),
-            v=tuple(pad(side, -2) for side in self.v),
-            positions=jnp.pad(self.positions, [(0, 0), more], constant_values=-1),
-        )
+# On a GPU each iteration copies the layer's weights out of the stacked ones, and what is kept for the backward pass or
+# the cache into stacked arrays: 40% of the memory traffic of a training step of a 7B model, half of that of writing
+# texts. Programs that run hundreds of times therefore unroll more layers there, and compile for two to five times as
+# long; those that write texts hold the sliced weights a second time (`copied_layers`).
+GPU_UNROLL_UP_TO_LAYERS = 48
 
 
 def forward(
@@ -96,6 +58,7 @@ def forward(
     segments: Array | None = None,
     key_segments: Array | None = None,
     remat: bool = False,
+    often: bool = False,
 ) -> Array:
     """Runs the decoder over rows of tokens.
 
@@ -104,17 +67,19 @@ def forward(
       config: the architecture.
       tokens: token ids, `[K, R, T]`; K is 1 when there are no adapters.
       lora: K adapters, or `None` for the base model. A tuple of stacks of K: the sum of their changes.
-      positions: position of each token, `[K, R, T]`; counted from 0 when absent.
+      positions: position of each token, below T, `[K, R, T]`; counted from 0 when absent.
       segments: sequences packed into one row are kept apart: a token sees only earlier tokens of its
         own segment, `[K, R, T]`.
       key_segments: the segment that may see each token as a key, where it differs from its own
         (0 hides a token from all when segments count from 1).
       remat: recompute each layer in the backward pass instead of storing its activations.
+      often: whether the program runs so often that a faster one is worth longer compilation.
 
     Returns:
       The last layer's normalised output, `[K, R, T, D]`.
     """
-    return _full(params, config, tokens, lora, positions, segments, key_segments, remat, keep_cache=False)[0]
+    visible = (positions, segments, key_segments)
+    return _full(params, config, tokens, lora, *visible, remat=remat, keep_cache=False, often=often)[0]
 
 
 def prefill(
@@ -132,12 +97,14 @@ def prefill(
     Returns:
       The output at each row's last token, `[K, R, D]`, and a cache of T slots.
     """
-    hidden, (k, v) = _full(params, config, tokens, lora, None, None, None, False, keep_cache=True)
+    hidden, (k, v) = _full(params, config, tokens, lora, None, None, None, remat=False, keep_cache=True, often=False)
     last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[..., None, None], axis=2)[:, :, 0]
     slots = jnp.arange(tokens.shape[-1])
     positions = jnp.where(slots < lengths.reshape(-1, 1), slots, -1)
-    k, v = (tuple(side) if _unrolled(config) else (side,) for side in (k.swapaxes(-1, -2), v))
-    return last, Cache(k=k, v=v, positions=positions)
+    axes = slot_axes()
+    sides = (oriented(side, axis) for side, axis in zip((k, v), axes, strict=True))
+    k, v = (tuple(side) if _unrolled(config, often=True) else (side,) for side in sides)
+    return last, Cache(k=k, v=v, positions=positions, slot_axes=axes)
 
 
 def decode(
@@ -172,34 +139,47 @@ def decode(
     visible = (key_positions >= 0)[:, None, :]
     distance = flat[:, :, None] - key_positions[:, None, :]
     rope = rotations(config, flat)
+    axes = cache.slot_axes
 
-    def layer(x, inputs):  # the layer's keys and values come in, and go out with the token in its slot
-        k, v, (weights, stacks, window) = inputs
+    def layer(x, sides, inputs, index=None):  # sides: the layer's keys and values, or with an index those of all layers
+        weights, stacks, window = inputs
+        own: tuple[Array, ...] = ()
 
-        def attend(q, own_k, own_v):
-            nonlocal k, v
-            k = jax.lax.dynamic_update_slice(k, own_k.swapaxes(-1, -2), (0, 0, 0, slot))
-            v = jax.lax.dynamic_update_slice(v, own_v, (0, 0, slot, 0))
-            return attention(q, k.swapaxes(-1, -2), v, additive_mask(visible, distance, window))
+        def attend(q, *given):
+            nonlocal sides, own
+            own = given
+            sides = tuple(write(*each, slot, index) for each in zip(sides, own, axes, strict=True))
+            read = sides if index is None else (side[index] for side in sides)
+            k, v = (oriented(side, axis) for side, axis in zip(read, axes, strict=True))
+            return attention(q, k, v, additive_mask(visible, distance, window))
 
-        return _block(config, x, weights, stacks, rope, attend), k, v
+        return _block(config, x, weights, stacks, rope, attend), sides, own
 
-    def scanned(x, inputs):
-        x, k, v = layer(x, inputs)
-        return x, (jax.lax.dynamic_slice_in_dim(k, slot, 1, axis=3), jax.lax.dynamic_slice_in_dim(v, slot, 1, axis=2))
+    def in_place(carry, inputs):
+        x, sides, index = carry
+        x, sides, _ = layer(x, sides, inputs, index)
+        return (x, sides, index + 1), None
 
-    if _unrolled(config):
-        ks, vs = [], []
-        for inputs in zip(cache.k, cache.v, layers, strict=True):
-            x, k, v = layer(x, inputs)
-            ks.append(k)
-            vs.append(v)
-    else:
-        x, (own_k, own_v) = jax.lax.scan(scanned, x, (cache.k[0], cache.v[0], layers[0]))
-        ks = [jax.lax.dynamic_update_slice(cache.k[0], own_k, (0, 0, 0, 0, slot))]
-        vs = [jax.lax.dynamic_update_slice(cache.v[0], own_v, (0, 0, 0, slot, 0))]
+    def by_layer(x, inputs):
+        *sides, inputs = inputs
+        x, _, own = layer(x, sides, inputs)
+        return x, own
+
+    whole = (*cache.k, *cache.v)
+    if _unrolled(config, often=True):
+        written = []
+        for *sides, inputs in zip(cache.k, cache.v, layers, strict=True):
+            x, sides, _ = layer(x, sides, inputs)
+            written.append(sides)
+        ks, vs = zip(*written, strict=True)
+    elif sharding.current_platform() == "tpu":
+        (x, (k, v), _), _ = jax.lax.scan(in_place, (x, whole, 0), layers[0])
+        ks, vs = (k,), (v,)
+    else:  # a CPU would copy the whole cache for each layer
+        x, own = jax.lax.scan(by_layer, x, (*whole, layers[0]))
+        ks, vs = ((write(*each, slot),) for each in zip(whole, own, axes, strict=True))
     x = rms_norm(x, params["norm"], config.rms_norm_eps)
-    return x.reshape(adapters, rows, -1), Cache(k=tuple(ks), v=tuple(vs), positions=key_positions)
+    return x.reshape(adapters, rows, -1), dataclasses.replace(cache, k=ks, v=vs, positions=key_positions)
 
 
 def layer_inputs(config: ModelConfig, params: Params, lora: Lora | None) -> list[tuple]:
@@ -209,7 +189,7 @@ def layer_inputs(config: ModelConfig, params: Params, lora: Lora | None) -> list
       One tuple for each layer where layers are unrolled, else a single one with a leading layer axis.
     """
     stacked = _stacked_inputs(config, params, lora)
-    if not _unrolled(config):
+    if not _unrolled(config, often=True):
         return [stacked]
     return [jax.tree.map(lambda leaf, index=index: leaf[index], stacked) for index in range(config.num_layers)]
 
@@ -253,7 +233,7 @@ def _rms_norm_backward(eps, residuals, gradient):
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
-def _full(params, config, tokens, lora, positions, segments, key_segments, remat, keep_cache):
+def _full(params, config, tokens, lora, positions, segments, key_segments, *, remat, keep_cache, often):
     adapters, rows, time = tokens.shape
     # All rows have the same positions unless sequences are packed into them; their rotations are then shared.
     flat = jnp.arange(time)[None] if positions is None else positions.reshape(-1, time)  # [1 or N, T]
@@ -261,8 +241,14 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
     visibility = Visibility(flat, own, own if key_segments is None else key_segments.reshape(-1, time))
     long = time > LONGEST_AT_ONCE
     shared = None if long or config.windows is not None else visibility.mask(None)  # by all layers
-    rope = rotations(config, flat)
-    x = lookup(params["embed_tokens"], tokens)
+    unrolled = _unrolled(config, often)
+    # XLA computes cosines again in every head and unrolled layer unless they are constants, 9% of a training step of 4
+    # tiny layers on a CPU. A scan over layers takes them as they are.
+    rope = rotations(config, np.arange(time)[None] if unrolled else flat)
+    if unrolled and positions is not None:
+        cos, sin = (jnp.take(side[0, 0], flat, axis=0)[:, None] for side in rope)
+        rope = cos, sin
+    x = shard(lookup(params["embed_tokens"], tokens), *tensor.HIDDEN)
 
     def layer(x, inputs):
         weights, stacks, window = inputs
@@ -272,7 +258,7 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
             nonlocal kept
             kept = (k, v) if keep_cache else None
             if long:
-                return attention_in_blocks(q, k, v, visibility, window)
+                return attention_of_long_rows(q, k, v, visibility, window)
             return attention(q, k, v, visibility.mask(window) if shared is None else shared)
 
         return _block(config, x, weights, stacks, rope, attend), kept
@@ -285,21 +271,37 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, remat
         layer,
         x,
         _stacked_inputs(config, params, lora),
-        unroll=config.num_layers if _unrolled(config) else 1,
+        unroll=config.num_layers if unrolled else 1,
     )
-    return rms_norm(x, params["norm"], config.rms_norm_eps), kept
+    hidden = rms_norm(x, params["norm"], config.rms_norm_eps)
+    return shard(hidden, "adapters", "rows", "time", "hidden"), kept
 
 
 def _is_computed(primitive: Any, *_: Any, **__: Any) -> bool:
     """Whether the backward pass keeps a result: not if it is its operand with another sharding.
 
-    Such are a layer's weights, of which it would keep a second copy, gathered over `fsdp`.
+    Such are a layer's weights, of which it would keep a copy, gathered over `fsdp` or for a `shard_map` (`pvary`).
     """
-    return primitive.name != "sharding_constraint"
+    return primitive.name not in ("sharding_constraint", "pvary")
 
 
-def _unrolled(config: ModelConfig) -> bool:
+def copied_layers(params: Params, config: ModelConfig, mesh: sharding.Mesh | None) -> Params:
+    """Returns the weights of layers that a program of `decode` steps holds a second time, sliced from the stacks.
+
+    None but on a GPU: elsewhere a model whose layers are unrolled is very small.
+    """
+    return params["layers"] if _unrolled_often(config, sharding.platform(mesh)) else {}
+
+
+def _unrolled(config: ModelConfig, often: bool = False) -> bool:
+    """Whether a program, perhaps one that runs often, has its layers one after the other instead of in a scan."""
+    if often and _unrolled_often(config, sharding.current_platform()):
+        return True
     return config.num_layers <= UNROLL_UP_TO_LAYERS
+
+
+def _unrolled_often(config: ModelConfig, platform: str) -> bool:
+    return platform == "gpu" and config.num_layers <= GPU_UNROLL_UP_TO_LAYERS
 
 
 def _stacked_inputs(config: ModelConfig, params: Params, lora: Lora | tuple[Lora, ...] | None) -> tuple:
@@ -319,37 +321,66 @@ def _block(
     """One pre-norm transformer block; x is `[K, R, T, D]`."""
     adapters, rows, time, _ = x.shape
 
-    def linear(x, name):
-        multiply = functools.partial(jnp.matmul, precision=full_precision(x))
-        y = product(x, weights[name], *PROJECTION_AXES[name], multiply)
-        if (bias := weights.get(f"{name}_bias")) is not None:
-            y = y + bias
-        for stack in stacks:
-            if name in stack["a"]:
-                y = (y + low_rank(x, stack["a"][name], stack["b"][name], stack["scale"])).astype(y.dtype)
-        return y
+    def project(x, *names):  # projections that share their input
+        to_hidden = PROJECTION_AXES[names[0]][1] == "hidden"
+        operands, axes = zip(*(_operands(weights, stacks, name) for name in names), strict=True)
 
-    def low_rank(x, a, b, scale):
-        # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
-        precision = full_precision(a)
-        low = jnp.einsum("krti,kic->krtc", x.astype(a.dtype), a, precision=precision)
-        low = low * scale.astype(a.dtype)[:, None, None, None]
-        return jnp.einsum("krtc,kco->krto", low, b, precision=precision)
+        def products(part, x, operands):
+            x = x if to_hidden else part.whole(x)
+            own = x if to_hidden else part.own(x)
+            # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
+            low_rank_inputs = {a.dtype: own.astype(a.dtype) for _, _, factors in operands for a, _, _ in factors}
+            return tuple(
+                linear(part, x, low_rank_inputs, name, *parts) for name, parts in zip(names, operands, strict=True)
+            )
+
+        def linear(part, x, low_rank_inputs, name, weight, bias, factors):
+            y = product(x, weight, *PROJECTION_AXES[name], functools.partial(jnp.matmul, precision=full_precision(x)))
+            if bias is not None and not to_hidden:
+                y = y + bias
+            for a, b, scale in factors:
+                precision = full_precision(a)
+                low = part.total(jnp.einsum("krti,kic->krtc", low_rank_inputs[a.dtype], a, precision=precision))
+                low = low * scale.astype(a.dtype)[:, None, None, None]
+                change = jnp.einsum("krtc,kco->krto", low, b, precision=precision)
+                y = (y + (part.placed(change) if to_hidden else change)).astype(y.dtype)
+            if to_hidden:
+                y = part.scattered(y)
+                y = y if bias is None else y + bias
+            return y
+
+        tokens = x.size // x.shape[-1]
+        if any(sharding.keeps_weight_sharded(tokens, *weights[name].shape) for name in names):
+            return products(tensor.Part(), x, operands)
+        return tensor.divided(products, x, operands, axes, to_hidden=to_hidden)
 
     def heads(y, count, axis):  # [K, R, T, count * E] -> [N, count, T, E]
+        if time == 1 and sharding.current_platform() == "tpu":
+            # XLA would apply the reshape to the weight, and copy all layers' weights for it.
+            y = jax.lax.optimization_barrier(y)
         y = y.reshape(adapters * rows, time, count, config.head_dim).swapaxes(1, 2)
         return shard(y, "batch", axis, "time", None)
 
     h = rms_norm(x, weights["input_layernorm"], config.rms_norm_eps)
-    q = heads(linear(h, "q_proj"), config.num_heads, "heads")
-    k = heads(linear(h, "k_proj"), config.num_kv_heads, "kv_heads")
-    v = heads(linear(h, "v_proj"), config.num_kv_heads, "kv_heads")
+    q, k, v = project(h, "q_proj", "k_proj", "v_proj")
+    q = heads(q, config.num_heads, "heads")
+    k, v = (heads(y, config.num_kv_heads, "kv_heads") for y in (k, v))
     if config.qk_norm:
         q = rms_norm(q, weights["q_norm"], config.rms_norm_eps)
         k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
     out = attend(rotate(q, rope), rotate(k, rope), v)  # [N, H, T, E]
     out = out.swapaxes(1, 2).reshape(adapters, rows, time, config.num_heads * config.head_dim)
-    x = shard(x + linear(out, "o_proj"), "adapters", "rows", "time", "hidden")
+    x = shard(x + project(out, "o_proj")[0], *tensor.HIDDEN)
     h = rms_norm(x, weights["post_attention_layernorm"], config.rms_norm_eps)
-    x = x + linear(jax.nn.silu(linear(h, "gate_proj")) * linear(h, "up_proj"), "down_proj")
-    return shard(x, "adapters", "rows", "time", "hidden")
+    gate, up = project(h, "gate_proj", "up_proj")
+    return shard(x + project(jax.nn.silu(gate) * up, "down_proj")[0], *tensor.HIDDEN)
+
+
+def _operands(weights: Params, stacks: tuple[dict, ...], name: str) -> tuple[tuple, tuple]:
+    """Returns a projection's weight, bias and adapters' factors with scales, and the logical axes of each."""
+    inside, outside = PROJECTION_AXES[name]
+    a_axes, b_axes = (axes[1:] for axes in factor_axes(name))  # of one layer
+    bias = weights.get(f"{name}_bias")
+    factors = tuple((stack["a"][name], stack["b"][name], stack["scale"]) for stack in stacks if name in stack["a"])
+    axes = (inside, outside), None if bias is None else (outside,), ((a_axes, b_axes, ("adapters",)),) * len(factors)
+    return (weights[name], bias, factors), axes

@@ -79,7 +79,7 @@ class Lora:
 
 def factor_axes(target: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the logical axes (`selfadapt.parallel.sharding`) of a target's two factors in a `Lora`."""
-    inside, outside = PROJECTION_AXES[target]
+    inside, outside = ("features" if axis == "hidden" else axis for axis in PROJECTION_AXES[target])
     return ("layers", "adapters", inside, "rank"), ("layers", "adapters", "rank", outside)
 
 

@@ -7,7 +7,19 @@ one direction; vendors often publish the sum of both.
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
+
+GPU_MEMORY_SHARE = 0.92  # of a GPU that JAX takes for its arrays in the commands; by default it takes 0.75
+
+
+def take_gpu_memory() -> None:
+    """Makes JAX take `GPU_MEMORY_SHARE` of each GPU; call it before JAX finds its devices.
+
+    The environment variable that JAX reads for this, where it is set, is left as it is.
+    """
+    if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # its former name, which may not be set beside the other
+        os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", str(GPU_MEMORY_SHARE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Chip:
       bfloat16: peak rate of matrix products of bfloat16, FLOP/s.
       float32: the same of float32 arrays at XLA's default precision: one pass of bfloat16 on a TPU, TF32 on an
         NVIDIA GPU.
-      memory: memory available to programs, bytes.
+      memory: memory available to programs, bytes; of a GPU the share that the commands take.
       bandwidth: memory bandwidth, bytes/s.
       links: sum of its links to other chips, bytes/s in one direction.
       torus: dimensions of the torus that the links form; 0 where a switch connects all chips of a host.
@@ -45,7 +57,7 @@ def _tpu(name: str, tflops: float, memory: float, bandwidth: float, links: float
 
 
 def _gpu(name: str, bfloat16: float, tf32: float, memory: float, bandwidth: float, links: float) -> Chip:
-    return Chip(name, bfloat16 * 1e12, tf32 * 1e12, memory * 1e9, bandwidth * 1e9, links * 1e9)
+    return Chip(name, bfloat16 * 1e12, tf32 * 1e12, GPU_MEMORY_SHARE * memory * 1e9, bandwidth * 1e9, links * 1e9)
 
 
 # Google Cloud's page on each TPU (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e; the links of v4 are from

@@ -20,11 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from selfadapt.errors import UserError
+from selfadapt.parallel import chips
 
 AXES = ("data", "fsdp", "tensor")
+TPU_LANES = 128  # elements of a TPU's vectors
 BATCH_AXES = ("data", "fsdp")  # adapters, or rows, are sharded over these
 
 # Logical axis -> the mesh axes that it is sharded over. An axis is not sharded if it is absent here, if its size is not
@@ -38,6 +41,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
+    "features": ("tensor",),  # the hidden features, as an axis of an adapter's factor
+    "sequence": ("tensor",),  # time, of hidden activations between the products of a block
     # Adapters, optimiser state, activations, caches, batches
     "adapters": BATCH_AXES,
     "rows": BATCH_AXES,
@@ -87,9 +92,39 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     shape = tuple(sizes[name] for name in AXES)
     grid = np.asarray(devices[:asked]).reshape(shape)
     if len(devices) == asked:
-        # Neighbours on a TPU's torus become neighbours on the mesh; a side of the torus may be split into two axes.
-        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        grid = _grid(shape, devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def platform(mesh: Any) -> str:
+    """Returns the platform of a mesh, or of the default device without one, such as "cpu" or "tpu"."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def current_platform() -> str:
+    """Returns the platform that a program is traced for: that of the mesh in use, or of the default device."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def _grid(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
+    """Returns devices as an array of a shape, so that neighbours on a TPU's torus are neighbours on the mesh.
+
+    In a torus of two dimensions `tensor` gets rectangles two chips wide, whose chips form a ring: twice the links of a
+    row, whose ends are not joined unless it is a whole side of the torus.
+    """
+    chip, width = chips.of(devices[0]), shape[-1] // 2
+    if chip is not None and chip.torus == 2 and 2 <= width < chip.ring // 2 and shape[-1] % 2 == 0:
+        places = np.asarray([device.coords[:2] for device in devices])
+        places -= places.min(axis=0)
+        rows, columns = places.max(axis=0) + 1
+        if rows * columns == len(devices) and rows % 2 == 0 and columns % width == 0:
+            plane = np.empty((rows, columns), object)
+            plane[tuple(places.T)] = devices
+            pairs = plane.reshape(rows // 2, 2, columns // width, width).swapaxes(1, 2)
+            rings = np.concatenate([pairs[..., 0, :], pairs[..., 1, ::-1]], axis=-1)
+            return rings.reshape(shape)
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def num_shards(mesh: Any) -> int:
@@ -101,6 +136,21 @@ def current_num_shards() -> int:
     """Returns the number of data-parallel shards of the mesh in use while a program is traced."""
     sizes = _current_sizes()
     return math.prod(sizes.get(name, 1) for name in BATCH_AXES)
+
+
+def axis_size(name: str) -> int:
+    """Returns the size of an axis of the mesh in use while a program is traced; 1 without a mesh."""
+    return _current_sizes().get(name, 1)
+
+
+def current_axes() -> frozenset[str]:
+    """Returns the axes of the mesh in use that XLA divides over while a program is traced."""
+    return frozenset(_current_sizes())
+
+
+def current_spec(shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """Returns the partition over `current_axes` of an array of a shape with logical axes: how `shard` divides it."""
+    return _partition(_current_sizes(), shape, axes)
 
 
 def in_use() -> bool:
@@ -132,7 +182,7 @@ def product(x: jax.Array, weight: jax.Array, inside: str, outside: str, multiply
     Returns:
       `[adapters, rows, time, out]`.
     """
-    if not _keeps_weight_sharded(x.size // x.shape[-1], *weight.shape):
+    if not keeps_weight_sharded(x.size // x.shape[-1], *weight.shape):
         return multiply(x, shard(weight, inside, outside))
     stored = {"hidden": "embed"}  # the axis of a weight as it is stored
     x = shard(x, "data_adapters", "data_rows", "time", stored.get(inside, inside))
@@ -152,7 +202,7 @@ def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
     Returns:
       `[adapters, rows, time, hidden]`.
     """
-    if _keeps_weight_sharded(index.size, *table.shape):
+    if keeps_weight_sharded(index.size, *table.shape):
         index = shard(index, "data_adapters", "data_rows", "time")
         found = shard(table[index], "data_adapters", "data_rows", "time", "embed")
     else:
@@ -160,7 +210,7 @@ def lookup(table: jax.Array, index: jax.Array) -> jax.Array:
     return shard(found, "adapters", "rows", "time", "hidden")
 
 
-def _keeps_weight_sharded(tokens: int, inside: int, outside: int) -> bool:
+def keeps_weight_sharded(tokens: int, inside: int, outside: int) -> bool:
     """Returns whether gathering the activations over `fsdp` moves fewer bytes than gathering the weight."""
     sizes = _current_sizes()
     if sizes.get("fsdp", 1) == 1:
@@ -222,11 +272,51 @@ def abstract(mesh: Mesh | None, shape: Sequence[int], dtype: Any, axes: Sequence
     return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding(mesh, shape, axes))
 
 
+def device_bytes(tree: Any) -> int:
+    """Returns how many bytes of a tree of (abstract) arrays each device holds."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        total += math.prod(shape) * np.dtype(leaf.dtype).itemsize
+    return total
+
+
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains the sharding of an array with these logical axes inside a program; `None` is an unsharded axis."""
-    if not (sizes := _current_sizes()):
+    return jax.lax.with_sharding_constraint(x, current_spec(x.shape, axes)) if in_use() else x
+
+
+def row_major(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Constrains an array with these logical axes to row-major layout inside a program for TPUs.
+
+    Without effect where the last axis would be padded to a TPU's vectors, and on other platforms, where all arrays have
+    this layout.
+    """
+    if current_platform() != "tpu" or x.shape[-1] % TPU_LANES:
         return x
-    return jax.lax.with_sharding_constraint(x, _partition(sizes, x.shape, axes))
+
+    def constrain(x):
+        return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+
+    return on_each_device(constrain, [axes], [x])  # XLA would gather the operand of a layout constraint
+
+
+def on_each_device(
+    function: Callable[..., jax.Array], axes: Sequence[Sequence[str | None]], arrays: Sequence[jax.Array]
+) -> jax.Array:
+    """Applies a function to each device's parts of arrays inside a program.
+
+    Args:
+      function: maps parts of the arrays to a part of the result, which has the axes of the first.
+      axes: the logical axes of each array.
+      arrays: the arrays.
+    """
+    if not in_use():
+        return function(*arrays)
+    parts = tuple(current_spec(array.shape, each) for array, each in zip(arrays, axes, strict=True))
+    return jax.shard_map(function, in_specs=parts, out_specs=parts[0], axis_names=current_axes(), check_vma=False)(
+        *arrays
+    )
 
 
 def replicate(tree: Any) -> Any:

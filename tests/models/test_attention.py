@@ -1,5 +1,6 @@
 """Attention in blocks of queries gives what attention at once gives, in memory that grows with the length."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from selfadapt.engine import memory
 from selfadapt.engine.generate import batching
 from selfadapt.engine.pretrain import init_params
 from selfadapt.models import attention, decoder
-from selfadapt.models.config import ModelConfig
+from selfadapt.models.config import ModelConfig, RopeScaling
 
 TIME = attention.LONGEST_AT_ONCE + 70  # the last block of queries overlaps the one before it
 CONFIG = ModelConfig.from_json(
@@ -80,3 +81,14 @@ def test_estimates_of_memory_grow_with_the_length_of_long_rows():
     prefill = [batching.prefill_bytes(CONFIG, time, 4) for time in (4096, 8192)]
     activations = [memory.activation_bytes(CONFIG, time, time, remat=False, itemsize=4) for time in (4096, 8192)]
     assert prefill[1] == 2 * prefill[0] and activations[1] == 2 * activations[0]
+
+
+@pytest.mark.parametrize("scaling", [None, RopeScaling(8.0, 1.0, 4.0, 32)])
+def test_constant_rotations_are_those_of_traced_positions(scaling):
+    config = dataclasses.replace(CONFIG, rope_scaling=scaling)
+    constant = attention.rotations(config, np.arange(64)[None])
+    traced = jax.jit(lambda positions: attention.rotations(config, positions))(jnp.arange(64)[None])
+    for one, other in zip(constant, traced, strict=True):
+        assert one.shape == other.shape == (1, 1, 64, 2) and one.dtype == other.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, atol=2e-6)
+    assert "cosine" not in jax.jit(lambda: attention.rotations(config, np.arange(64)[None])).lower().as_text()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from selfadapt.errors import UserError
+from selfadapt.models.lora import factor_axes
 from selfadapt.parallel import sharding
 
 
@@ -30,11 +31,29 @@ def test_sizes_that_do_not_fit_the_devices_are_named(sizes, message):
         sharding.make_mesh(**sizes, devices=jax.devices()[:1])
 
 
+class Chip:
+    """A chip of a v5e slice."""
+
+    device_kind, platform, process_index = "TPU v5e", "tpu", 0
+
+    def __init__(self, *coords):
+        self.coords, self.id = (*coords, 0), hash(coords)
+
+
+@pytest.mark.parametrize(("sides", "tensor"), [((4, 4), 4), ((2, 4), 8), ((4, 8), 8)])
+def test_devices_along_tensor_are_a_ring_of_neighbours_in_a_plane(sides, tensor):
+    mesh = sharding.make_mesh(data=-1, tensor=tensor, devices=[Chip(*place) for place in np.ndindex(*sides)])
+    places = np.asarray([device.coords for device in mesh.devices.flat]).reshape(-1, tensor, 3)
+    assert len({tuple(place) for ring in places for place in ring}) == np.prod(sides)
+    assert (np.abs(places - np.roll(places, 1, axis=1)).sum(-1) == 1).all()
+
+
 def test_logical_axes_of_parameters_and_adapters_map_to_mesh_axes():
     mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
     assert sharding.spec(mesh, (28, 64, 48), ("layers", "embed", "mlp")) == jax.P(None, "fsdp", "tensor")
-    assert sharding.spec(mesh, (28, 6, 64, 4), ("layers", "adapters", "hidden", "rank")) == jax.P(
-        None, None, None, None
+    assert sharding.spec(mesh, (28, 6, 64, 4), factor_axes("q_proj")[0]) == jax.P(None, None, "tensor", None)
+    assert sharding.spec(mesh, (28, 8, 4, 64), factor_axes("o_proj")[1]) == jax.P(
+        None, sharding.BATCH_AXES, None, "tensor"
     )
     assert sharding.spec(mesh, (97, 64), ("vocab", "embed")) == jax.P(None, "fsdp")  # 97 is odd
 

@@ -203,8 +203,12 @@ def test_each_shard_holds_its_own_adapters(mesh, sharded):
     lora = sharded["adapters"].lora
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     padded = -(-COUNT // shards) * shards
-    for leaf in jax.tree.leaves(lora.a):
-        assert leaf.shape[1] == padded and leaf.addressable_shards[0].data.shape[1] == padded // shards
+    tensor = mesh.shape["tensor"]
+    for side, features in ((lora.a, 2), (lora.b, 3)):
+        for leaf in side.values():
+            held = leaf.addressable_shards[0].data
+            assert leaf.shape[1] == padded and held.shape[1] == padded // shards
+            assert held.shape[features] == leaf.shape[features] // tensor
 
 
 def test_adapters_can_be_sliced_stacked_saved_and_merged(one_device, sharded, sharded_model, directory, tmp_path):

@@ -21,10 +21,11 @@ import numpy as np
 
 from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching, programs
-from selfadapt.engine.generate.choose import INVALID, Choice
+from selfadapt.engine.generate.choose import INVALID, Choice, sampling_mode
 from selfadapt.engine.generate.live import LiveRows
 from selfadapt.engine.generate.texts import Generation, Texts
 from selfadapt.errors import InvalidValueError
+from selfadapt.models import decoder
 from selfadapt.models.lora import Adapters
 from selfadapt.models.model import Model, check_base
 from selfadapt.parallel import sharding
@@ -156,7 +157,7 @@ def generate(
 
     if adapters is not None:
         adapters = adapters.on(model.mesh)
-    budget = memory.batch_bytes(memory_bytes)
+    budget, copies = memory.batch_bytes(memory_bytes), layer_copies(model)
     counter: dict[str, float] = collections.Counter()
     results: list[list[Generation]] = [[] for _ in rows]
     left = list(range(len(rows)))
@@ -173,7 +174,7 @@ def generate(
                 memory_bytes=budget,
             )
             counter.update(chunks=len(chunks))
-            limit = budget if reserved < max_new_tokens else None
+            limit = budget - copies if reserved < max_new_tokens else None
             for chunk in (chunk.of(left) for chunk in chunks):
                 for index, generations in _run(model, adapters, chunk, call, limit, counter):
                     results[index] = generations
@@ -232,10 +233,15 @@ def schedule(
         owners,
         lengths,
         prompt_bytes,
-        memory.batch_bytes(memory_bytes),
+        memory.batch_bytes(memory_bytes) - layer_copies(model),
         sharding.num_shards(model.mesh),
         stack,
     )
+
+
+def layer_copies(model: Model) -> int:
+    """Returns the bytes on each device of the weights that programs hold a second time while they write texts."""
+    return sharding.device_bytes(decoder.copied_layers(model.params, model.config, model.mesh))
 
 
 def slot_bytes(model: Model) -> int:
@@ -297,9 +303,10 @@ def _run(
         fields[name] = field.reshape(*shape, *values.shape[2:])
     choice = Choice(**fields)
     indices = [index for _, _, index in chunk.places()]
-    mode = "plain" if call.choices["temperature"][indices].any() else "greedy"
-    if mode == "plain" and ((call.choices["top_p"][indices] < 1).any() or call.choices["top_k"][indices].any()):
-        mode = "filtered"
+    mode = "greedy"
+    if call.choices["temperature"][indices].any():
+        used = {"top_k": call.choices["top_k"][indices].any(), "top_p": (call.choices["top_p"][indices] < 1).any()}
+        mode = sampling_mode(**used)
 
     lora = batching.chunk_lora(adapters, chunk, sharding.num_shards(model.mesh))
     slots = programs.cache_slots(width, 1, max_new_tokens)

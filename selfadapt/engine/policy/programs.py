@@ -64,7 +64,7 @@ def statistics(trained: Trained, frozen: decoder.Params, rows: Rows, trainable: 
     """Runs the policy over rows, inside a program; arguments as for `gradient`."""
     params, lora = trainable.assemble(trained.policy, frozen)
     tokens = sharding.shard(rows.tokens[None], "adapters", "rows", "time")
-    hidden = decoder.forward(params, trainable.config, tokens, lora=lora, remat=remat)[:, :, :-1]
+    hidden = decoder.forward(params, trainable.config, tokens, lora=lora, remat=remat, often=True)[:, :, :-1]
 
     def of_token(logits, target):
         logprobs = jax.nn.log_softmax(logits, axis=-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -106,7 +105,7 @@ class Trainable:
         else:
             shapes = [(each.array_shape(self.config.num_layers), each.axes) for each in hf.weights(self.config)]
             leaves = [sharding.abstract(mesh, shape, jnp.float32, axes) for shape, axes in shapes]
-        return sum(4 * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
+        return sharding.device_bytes(leaves)
 
     def policy(self, old: Policy, weights: Any) -> Policy:
         """Returns a policy's next version, with trained weights."""
