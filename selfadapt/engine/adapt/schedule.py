@@ -9,12 +9,11 @@ the other adapters.
 
 from __future__ import annotations
 
-import bisect
-import collections
 import dataclasses
 import hashlib
+import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,11 +88,6 @@ class MicroBatch:
     last: bool
     targets: int
     anchors: list[Encoded] = dataclasses.field(default_factory=list)
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each of its sequences."""
-        return [len(sequence.ids) for row in self.rows for sequence in row]
 
 
 def encode(update: Update, tokenizer: Callable[[str, bool], list[int]], field: str = "sequences") -> list[Encoded]:
@@ -249,18 +243,12 @@ def micro_batches(
     size = update.anchor_rows if anchors else 0
     drawn = draw_anchors(update, anchors, len(steps))
     anchor_time = row_length(max(len(each.ids) for each in anchors)) if size else 0
+    found: dict[tuple[int, ...], tuple[Shape, list[list[list[Encoded]]], int]] = {}  # steps may come again, by epoch
     for number, step in enumerate(steps):
-        chosen = [sequences[index] for index in step]
-        time, rows = pack(chosen, hidden_size)
-        targets = int(sum(sequence.mask.sum() for sequence in chosen))
-        block = max(1, min(power_of_two(len(rows)), MAX_MICRO_BATCH_TOKENS // time))
-        packed = len(rows) < len(chosen) or any(sequence.attention is not None for sequence in chosen)
-        shape = Shape(time=time, rows=block, packed=packed, whole=len(rows) <= block)
-        starts = range(0, len(rows), block)
-        result += [
-            MicroBatch(adapter, number, shape, rows[start : start + block], start == starts[-1], targets)
-            for start in starts
-        ]
+        if (key := tuple(step)) not in found:
+            found[key] = _blocks([sequences[index] for index in step], hidden_size)
+        shape, blocks, targets = found[key]
+        result += [MicroBatch(adapter, number, shape, rows, rows is blocks[-1], targets) for rows in blocks]
         if size:
             last = result[-1]
             last.anchors = drawn[number * size : (number + 1) * size]
@@ -268,14 +256,24 @@ def micro_batches(
     return result
 
 
+def _blocks(sequences: Sequence[Encoded], hidden_size: int) -> tuple[Shape, list[list[list[Encoded]]], int]:
+    """Returns the micro-batches of an optimizer step's sequences: their shape, the rows of each, and all targets."""
+    time, rows = pack(sequences, hidden_size)
+    size = max(1, min(power_of_two(len(rows)), MAX_MICRO_BATCH_TOKENS // time))
+    packed = len(rows) < len(sequences) or any(sequence.attention is not None for sequence in sequences)
+    shape = Shape(time=time, rows=size, packed=packed, whole=len(rows) <= size)
+    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return shape, blocks, int(sum(sequence.mask.sum() for sequence in sequences))
+
+
 def training_steps(
     pending: Sequence[Sequence[MicroBatch]], slots: Callable[[Shape], int], shard_size: int | None = None
-) -> Iterator[tuple[Shape, dict[int, MicroBatch]]]:
-    """Yields groups of micro-batches of equal shape, each of another adapter, by the slot that each one takes.
+) -> Iterator[tuple[Shape, list[int], list[int]]]:
+    """Yields training steps: a shape, slots, and for each slot the adapter whose next micro-batch has that shape.
 
     Greedy: the shape whose training step would be fullest runs next, with the adapters that have the most
     micro-batches left. The micro-batches of one adapter keep their order; nothing else about the order can change a
-    result.
+    result. Where a shard has a slot for each of its adapters, adapter k of the shard takes slot k.
 
     Args:
       pending: the micro-batches of each adapter.
@@ -285,87 +283,39 @@ def training_steps(
         All adapters are in one shard if absent.
     """
     shard_size = shard_size or max(1, len(pending))
-    position = [0] * len(pending)
     shards = -(-len(pending) // shard_size)
-    # For each shape and shard the waiting adapters: (-micro-batches left, adapter), sorted.
-    ready: dict[Shape, list[list[tuple[int, int]]]] = collections.defaultdict(lambda: [[] for _ in range(shards)])
+    numbers: dict[Shape, int] = {}
+    kinds = [[numbers.setdefault(each.shape, len(numbers)) for each in own] for own in pending]
+    shapes = list(numbers)
+    room = [slots(shape) for shape in shapes]
+    left = [len(own) for own in pending]
+    # For each shape and shard a heap of the waiting adapters: (-micro-batches left, adapter).
+    waiting: list[list[list[tuple[int, int]]]] = [[[] for _ in range(shards)] for _ in shapes]
 
     def enqueue(adapter: int) -> None:
-        if position[adapter] < len(pending[adapter]):
-            left = len(pending[adapter]) - position[adapter]
-            bisect.insort(ready[pending[adapter][position[adapter]].shape][adapter // shard_size], (-left, adapter))
+        if left[adapter]:
+            heap = waiting[kinds[adapter][-left[adapter]]][adapter // shard_size]
+            heapq.heappush(heap, (-left[adapter], adapter))
 
-    def fullness(shape: Shape) -> tuple:
-        waiting = [len(queue) for queue in ready[shape]]
-        taken = sum(min(count, slots(shape)) for count in waiting)
-        return taken / (slots(shape) * shards), sum(waiting), shape.time, shape.rows
+    def fullness(kind: int) -> tuple:
+        counts = [len(heap) for heap in waiting[kind]]
+        taken = sum(min(count, room[kind]) for count in counts)
+        return taken / (room[kind] * shards), sum(counts), shapes[kind].time, shapes[kind].rows
 
     for adapter in range(len(pending)):
         enqueue(adapter)
-    while ready:
-        shape = max(ready, key=fullness)
-        chosen = {}
-        for shard, queue in enumerate(ready[shape]):
-            for slot, (_, adapter) in enumerate(queue[: slots(shape)]):
-                chosen[shard * slots(shape) + slot] = adapter
-            del queue[: slots(shape)]
-        if not any(ready[shape]):
-            del ready[shape]
-        yield shape, {slot: pending[adapter][position[adapter]] for slot, adapter in chosen.items()}
-        for adapter in chosen.values():
-            position[adapter] += 1
+    remaining = sum(left)
+    while remaining:
+        kind = max(range(len(shapes)), key=fullness)
+        taken, chosen = [], []
+        for shard, heap in enumerate(waiting[kind]):
+            for slot in range(min(len(heap), room[kind])):
+                adapter = heapq.heappop(heap)[1]
+                own = adapter % shard_size if room[kind] == shard_size else slot
+                taken.append(shard * room[kind] + own)
+                chosen.append(adapter)
+        remaining -= len(chosen)
+        yield shapes[kind], taken, chosen
+        for adapter in chosen:
+            left[adapter] -= 1
             enqueue(adapter)
-
-
-def token_arrays(shape: Shape, chosen: Mapping[int, MicroBatch], slots: int, rows: int) -> dict[str, np.ndarray]:
-    """Builds the token arrays of a training step, each `[slots, rows, time]`; empty slots and rows hold padding.
-
-    `weights` are 1 / (target tokens of the optimizer step) on targets and 0 elsewhere, so that the loss of an
-    optimizer step is the sum over its micro-batches.
-
-    Args:
-      shape: the shape of all micro-batches.
-      chosen: the micro-batches by slot.
-      slots: slots of all shards.
-      rows: rows per slot, at least those of the shape.
-    """
-    full = (slots, rows, shape.time)
-    tokens, weights = np.zeros(full, np.int32), np.zeros(full, np.float32)
-    packing = {name: np.zeros(full, np.int32) for name in ("segments", "key_segments", "positions")}
-    for slot, micro_batch in chosen.items():
-        for row, sequences in enumerate(micro_batch.rows):
-            start = 0
-            for number, sequence in enumerate(sequences, 1):
-                span = (slot, row, slice(start, start + len(sequence.ids)))
-                tokens[span] = sequence.ids
-                weights[span] = sequence.mask / micro_batch.targets
-                if shape.packed:
-                    packing["segments"][span] = number
-                    visible = True if sequence.attention is None else sequence.attention
-                    packing["key_segments"][span] = number * visible
-                    packing["positions"][span] = np.arange(len(sequence.ids))
-                start += len(sequence.ids)
-    return {"tokens": tokens, "weights": weights, **(packing if shape.packed else {})}
-
-
-def anchor_arrays(shape: Shape, chosen: Mapping[int, MicroBatch], slots: int, rows: int) -> dict[str, np.ndarray]:
-    """Builds the arrays of a training step's anchors, each `[slots, rows, time]`; none if its shape has no anchors.
-
-    `anchor_weights` are 1 / (target tokens of the optimizer step's anchors) on targets and 0 elsewhere.
-
-    Args:
-      shape: the shape of all micro-batches.
-      chosen: the micro-batches by slot.
-      slots: slots of all shards.
-      rows: rows of anchors per slot, at least those of the shape.
-    """
-    if not shape.anchor_rows:
-        return {}
-    full = (slots, rows, shape.anchor_time)
-    tokens, weights = np.zeros(full, np.int32), np.zeros(full, np.float32)
-    for slot, micro_batch in chosen.items():
-        targets = sum(anchor.mask.sum() for anchor in micro_batch.anchors)
-        for row, anchor in enumerate(micro_batch.anchors):
-            tokens[slot, row, : len(anchor.ids)] = anchor.ids
-            weights[slot, row, : len(anchor.ids)] = anchor.mask / targets
-    return {"anchors": tokens, "anchor_weights": weights}

@@ -134,7 +134,7 @@ def adapt(
     work = plan_work(model, updates, init, memory_bytes, on)
 
     runtime.keep_freed_memory()
-    training_step.program(runtime.platform(model.mesh))  # before the streams start, so that they share one
+    training_step.program(sharding.platform(model.mesh))  # before the streams start, so that they share one
     tally = _Tally(work.micro_batches, progress, [[] for _ in updates], [[] for _ in updates])
     parts = []
     for chunk in work.chunks:
@@ -206,12 +206,8 @@ class _Tally:
     def add(self, step: TrainingStep, before: bool = False) -> None:
         """Counts a training step; `before` if an interrupted call has run it."""
         with self.lock:
-            self.done += len(step.micro_batches)
+            self.done += len(step.chosen)
             self.tokens += step.tokens
-            if not before:
-                for micro_batch in step.micro_batches.values():
-                    self.lengths[micro_batch.adapter] += micro_batch.lengths
-                    self.anchors[micro_batch.adapter] += [len(anchor.ids) for anchor in micro_batch.anchors]
             padded = step.padded_tokens
             self.padded += padded
             self.padded_before += padded * before
@@ -219,6 +215,12 @@ class _Tally:
             self.shapes.add(step.array_shape)
             if self.progress:
                 self.progress(self.done, self.total)
+
+    def add_lengths(self, stream: Stream, learned: np.ndarray) -> None:
+        """Adds the lengths of the sequences and anchors of micro-batches that were learned from in this call."""
+        for found, lengths in zip((self.lengths, self.anchors), stream.table.lengths(learned), strict=True):
+            for adapter, own in zip(stream.adapters, lengths, strict=True):
+                found[adapter] += own
 
 
 def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list[Adapters]:
@@ -252,25 +254,28 @@ def _train(
         frozen = None
         if on is not None:
             frozen = training_step.adapters_first(_chosen(on, stream.adapters).on(model.mesh).lora)
-    losses = [np.zeros(steps, np.float32) for steps in stream.optimizer_steps]
+    losses = np.zeros(sum(stream.optimizer_steps), np.float32)  # of all adapters, one after the other
     recorded: list[tuple[TrainingStep, Array]] = []
     # A snapshot is of no use where the work is divided otherwise, as with another amount of memory.
     finished, order = 0, repr((stream.plan, stream.shards))
     if snapshots is not None and (kept := snapshots.restore(name, state)) and kept[0]["order"] == order:
         progress, state = kept
-        finished, losses = progress["training_steps"], [np.asarray(own, np.float32) for own in progress["losses"]]
+        finished, losses = progress["training_steps"], np.concatenate(progress["losses"], dtype=np.float32)
 
     def settle():
         """Adds the recorded losses to those of their optimizer steps."""
         for (step, _), values in zip(recorded, sharding.to_host([values for _, values in recorded]), strict=True):
-            for slot, micro_batch in step.micro_batches.items():
-                losses[stream.place[micro_batch.adapter]][micro_batch.step] += values[slot]
+            losses[stream.optimizer_step[step.chosen]] += values[step.at]
         recorded.clear()
+
+    def by_adapter():
+        return np.split(losses, np.cumsum(stream.optimizer_steps)[:-1])
 
     def about():
         settle()
-        return {"order": order, "training_steps": number + 1, "losses": [own.tolist() for own in losses]}
+        return {"order": order, "training_steps": number + 1, "losses": [own.tolist() for own in by_adapter()]}
 
+    learned = [np.zeros(0, int)]
     for number, step in enumerate(stream.training_steps()):
         if tally.stopped:
             break
@@ -280,7 +285,7 @@ def _train(
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
         held = state.gradient if step.shape.whole else None
         with sharding.using(model.mesh):
-            state, values = training_step.program(runtime.platform(model.mesh))(
+            state, values = training_step.program(sharding.platform(model.mesh))(
                 model.params,
                 state.replace(gradient=None) if step.shape.whole else state,
                 stream.batch(step),
@@ -296,12 +301,14 @@ def _train(
         if len(recorded) > _AHEAD:
             jax.block_until_ready(recorded[-_AHEAD][1])
         tally.add(step)
+        learned.append(step.chosen)
         if snapshots is not None:
             snapshots.offer(name, about, state)
     settle()
+    tally.add_lengths(stream, np.concatenate(learned))
     with sharding.using(model.mesh):
         lora = training_step.finished(state)
-    adapters = Adapters(lora, start.specs, losses=losses)
+    adapters = Adapters(lora, start.specs, losses=by_adapter())
     alive = sharding.to_host(state.alive)[: len(stream.adapters)]
     adapters.status = ["ok" if ok else "diverged: a loss or a gradient is not finite" for ok in alive]
     return adapters

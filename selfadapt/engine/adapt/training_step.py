@@ -70,7 +70,7 @@ def token_losses(
 def adapter_losses(
     lora: Lora | tuple[Lora, ...], params: decoder.Params, config: ModelConfig, batch: dict, remat: bool
 ) -> Array:
-    """Returns the weighted loss of each adapter's rows, `[K]`; `batch` is what `schedule.token_arrays` builds."""
+    """Returns the weighted loss of each adapter's rows, `[K]`; `batch` is what `arrays.Table.token_arrays` returns."""
     hidden = decoder.forward(
         params,
         config,
@@ -80,6 +80,7 @@ def adapter_losses(
         segments=batch.get("segments"),
         key_segments=batch.get("key_segments"),
         remat=remat,
+        often=True,
     )
     losses = token_losses(params, config, hidden[:, :, :-1], batch["tokens"][:, :, 1:])
     return (losses * batch["weights"][:, :, 1:]).sum((1, 2))
@@ -109,7 +110,7 @@ def divergences(
       lora: the adapters, frozen ones included.
       params: the base parameters.
       config: the architecture.
-      batch: what `schedule.anchor_arrays` builds.
+      batch: what `arrays.Table.anchor_arrays` returns.
       remat: whether to recompute activations in the backward pass.
     """
     tokens = batch["anchors"]
@@ -144,9 +145,9 @@ def training_step(
       params: the frozen base.
       state: all K adapters.
       batch: token arrays `[slots, rows, time]` and, for each slot, `adapter` (its index among those of its
-        shard; past the last one: an empty slot), `apply` (whether the optimizer step is taken), `max_grad_norm`,
-        `orthogonality` (the weight of `overlap` with the frozen adapters), and the optimizer's `HYPERPARAMETERS`. It
-        may have arrays of anchors too (`divergences`).
+        shard; past the last one: an empty slot; where there is a slot for each adapter, an adapter is in its own),
+        `apply` (whether the optimizer step is taken), `max_grad_norm`, `orthogonality` (the weight of `overlap` with
+        the frozen adapters), and the optimizer's `HYPERPARAMETERS`. It may have arrays of anchors (`divergences`).
       frozen: adapters under those in training, K as well: part of each one's base, with no gradient.
       config: the architecture.
       optimizer: turns clipped gradients into changes of the parameters.
@@ -162,6 +163,8 @@ def training_step(
         for name, x in batch.items()
     }
     index = batch["adapter"]
+    per_shard = len(state.scale) // shards
+    in_place = len(index) == len(state.scale)  # each adapter is in its own slot
 
     def by_shard(function):  # of arrays with the adapters or slots of one shard first
         def apply(*arrays):
@@ -176,20 +179,28 @@ def training_step(
         return index if len(index) > 1 else jnp.append(index, leaf.shape[0] + 1)
 
     def gather(tree):
+        if in_place:
+            return tree
+
         @by_shard
         def take(leaf, index):
             return jnp.take(leaf, several(index, leaf), axis=0, mode="clip")[: len(index)]
 
         return jax.tree.map(lambda leaf: take(leaf, index), tree)
 
-    def scatter(tree, index, new):
+    def scatter(tree, written, new):
+        if in_place:
+            return jax.tree.map(lambda leaf, value: jnp.where(slotwise(written, leaf), value, leaf), tree, new)
+        # A slot that is not written goes past the end, where writes are dropped: cheaper than selecting the old values.
+        places = jnp.where(written, index, per_shard + jnp.arange(len(index)))
+
         @by_shard
         def put(leaf, index, value):
             at = several(index, leaf)
             value = jnp.pad(value, [(0, len(at) - len(index))] + [(0, 0)] * (value.ndim - 1))
             return leaf.at[at].set(value, mode="drop", unique_indices=True)
 
-        return jax.tree.map(lambda leaf, value: put(leaf, index, value), tree, new)
+        return jax.tree.map(lambda leaf, value: put(leaf, places, value), tree, new)
 
     def slotwise(values, leaf):  # [slots] against [slots, layers, ., .]
         return values.reshape(-1, *[1] * (leaf.ndim - 1))
@@ -220,18 +231,17 @@ def training_step(
     factors, optimizer_state = optimizer_step(
         optimizer, factors, gather(state.optimizer), gradient, gradient_scale, hyperparameters
     )
-    # A slot that takes no step writes past the end, where writes are dropped: cheaper than selecting the old values.
-    stepping = jnp.where(step, index, len(state.scale) // shards + jnp.arange(len(index)))
+    filled = index < per_shard
     accumulated = state.gradient
     if accumulated is not None:
         unfinished = jax.tree.map(lambda g: jnp.where(slotwise(batch["apply"], g), 0.0, g), gradient)
-        accumulated = scatter(accumulated, index, unfinished)
+        accumulated = scatter(accumulated, filled, unfinished)
     state = TrainingState(
-        factors=scatter(state.factors, stepping, factors),
+        factors=scatter(state.factors, step, factors),
         scale=state.scale,
-        optimizer=scatter(state.optimizer, stepping, optimizer_state),
+        optimizer=scatter(state.optimizer, step, optimizer_state),
         gradient=accumulated,
-        alive=scatter(state.alive, index, alive),
+        alive=scatter(state.alive, filled, alive),
     )
     return with_axes(lambda leaf, axes: sharding.shard(leaf, *axes), state), losses
 
@@ -312,7 +322,7 @@ def lower(
     `selfadapt.engine.adapt.work`.
     """
     with sharding.using(mesh):
-        return program(runtime.platform(mesh)).lower(
+        return program(sharding.platform(mesh)).lower(
             params, state, batch, frozen, config=config, optimizer=optimizer, remat=remat, shards=shards
         )
 

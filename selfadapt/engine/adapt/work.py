@@ -9,15 +9,15 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import optax
 
 from selfadapt.engine import memory
-from selfadapt.engine.adapt import schedule
-from selfadapt.engine.adapt.optimizers import HYPERPARAMETERS, optimizer_of
+from selfadapt.engine.adapt import arrays, schedule
+from selfadapt.engine.adapt.optimizers import optimizer_of
 from selfadapt.errors import InvalidValueError
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Spec, resolve_targets
@@ -31,14 +31,18 @@ class TrainingStep:
 
     Attributes:
       shape: the shape of its micro-batches.
-      micro_batches: the micro-batches by slot, each of another adapter.
+      chosen: the micro-batches, each of another adapter, as numbers in `Stream.table`.
+      at: the slot of each.
+      tokens: tokens that it trains on, anchors included and padding excluded.
       slots: slots of all shards; some may be empty.
       rows: rows per slot, those of the shape and a mesh's padding.
       anchor_rows: rows of anchors per slot, likewise.
     """
 
     shape: schedule.Shape
-    micro_batches: dict[int, schedule.MicroBatch]
+    chosen: np.ndarray
+    at: np.ndarray
+    tokens: int
     slots: int
     rows: int
     anchor_rows: int = 0
@@ -47,12 +51,6 @@ class TrainingStep:
     def array_shape(self) -> tuple[int, int, int]:
         """The shape of its token arrays, `(slots, rows, time)`."""
         return self.slots, self.rows, self.shape.time
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that it trains on, anchors included and padding excluded."""
-        chosen = self.micro_batches.values()
-        return sum(sum(each.lengths) + sum(len(anchor.ids) for anchor in each.anchors) for each in chosen)
 
     @property
     def padded_tokens(self) -> int:
@@ -81,14 +79,43 @@ class Stream:
     mesh: Any
 
     @functools.cached_property
-    def place(self) -> dict[int, int]:
-        """The place of each adapter in the stack."""
-        return {adapter: place for place, adapter in enumerate(self.adapters)}
+    def table(self) -> arrays.Table:
+        """The micro-batches of all adapters, by number."""
+        return arrays.Table(self.micro_batches)
 
     @functools.cached_property
     def optimizer_steps(self) -> list[int]:
         """The number of optimizer steps of each adapter."""
         return [own[-1].step + 1 if own else 0 for own in self.micro_batches]
+
+    @functools.cached_property
+    def optimizer_step(self) -> np.ndarray:
+        """The optimizer step of each micro-batch among those of all adapters, one adapter after the other."""
+        return (np.cumsum(self.optimizer_steps) - self.optimizer_steps)[self.table.place] + self.table.step
+
+    @functools.cached_property
+    def _slots(self) -> dict[str, np.ndarray]:
+        """What a slot has of each micro-batch: its adapter, and the hyper-parameters of its optimizer step."""
+        place, updates = self.table.place, self.updates
+
+        def of_update(values: Iterable[float]) -> np.ndarray:
+            return np.asarray(list(values), np.float32)[place]
+
+        rates = [
+            schedule.learning_rate(update, step, total)
+            for update, total in zip(updates, self.optimizer_steps, strict=True)
+            for step in range(total)
+        ]
+        return {
+            "adapter": (place % self.shard_size).astype(np.int32),
+            "apply": self.table.last,
+            "learning_rate": np.asarray(rates, np.float32)[self.optimizer_step],
+            "weight_decay": of_update(update.weight_decay for update in updates),
+            "max_grad_norm": of_update(
+                np.inf if update.max_grad_norm is None else update.max_grad_norm for update in updates
+            ),
+            "orthogonality": of_update(update.orthogonality for update in updates),
+        }
 
     @property
     def accumulates(self) -> bool:
@@ -108,34 +135,31 @@ class Stream:
     def training_steps(self) -> Iterator[TrainingStep]:
         """Yields the training steps in the order in which they run."""
         shards, row_multiple = memory.divided(len(self.adapters), self.mesh)
-        for shape, chosen in schedule.training_steps(self.micro_batches, self.plan.slots, self.shard_size):
+        following = self.table.first[:-1].copy()  # the next micro-batch of each adapter
+        for shape, at, places in schedule.training_steps(self.micro_batches, self.plan.slots, self.shard_size):
+            chosen = following[places]
+            following[places] += 1
             rows, anchor_rows = (sharding.round_up(count, row_multiple) for count in (shape.rows, shape.anchor_rows))
-            yield TrainingStep(shape, chosen, self.plan.slots(shape) * shards, rows, anchor_rows)
+            tokens, slots = int(self.table.tokens[chosen].sum()), self.plan.slots(shape) * shards
+            yield TrainingStep(shape, chosen, np.asarray(at), tokens, slots, rows, anchor_rows)
 
     def batch(self, step: TrainingStep) -> dict[str, np.ndarray]:
         """Returns the arrays of a training step: its tokens, and for each slot the adapter and its hyper-parameters."""
+        chosen, at = step.chosen, step.at
         # Empty slots get places past the end, each another: gathers clip them and scatters drop them.
+        past = self.shard_size + np.arange(step.slots, dtype=np.int32)
         slots = {
-            "adapter": self.shard_size + np.arange(step.slots, dtype=np.int32),
+            "adapter": past,
             "apply": np.zeros(step.slots, bool),
+            "orthogonality": np.zeros(step.slots, np.float32),
         }
-        for name in (*HYPERPARAMETERS, "max_grad_norm"):
-            slots[name] = np.ones(step.slots, np.float32)
-        slots["orthogonality"] = np.zeros(step.slots, np.float32)
-        anchors = schedule.anchor_arrays(step.shape, step.micro_batches, step.slots, step.anchor_rows)
-        for slot, micro_batch in step.micro_batches.items():
-            place = self.place[micro_batch.adapter]
-            update = self.updates[place]
-            slots["adapter"][slot] = place % self.shard_size
-            slots["apply"][slot] = micro_batch.last
-            rate = schedule.learning_rate(update, micro_batch.step, self.optimizer_steps[place])
-            slots["learning_rate"][slot] = rate
-            slots["weight_decay"][slot] = update.weight_decay
-            slots["orthogonality"][slot] = update.orthogonality
-            slots["max_grad_norm"][slot] = np.inf if update.max_grad_norm is None else update.max_grad_norm
-            if anchors:
-                anchors["anchor_weights"][slot] *= update.divergence
-        return schedule.token_arrays(step.shape, step.micro_batches, step.slots, step.rows) | anchors | slots
+        for name, values in self._slots.items():
+            slots.setdefault(name, np.ones(step.slots, np.float32))[at] = values[chosen]
+        tokens = self.table.token_arrays(step.shape, chosen, at, step.slots, step.rows)
+        if step.shape.anchor_rows:
+            divergence = np.asarray([self.updates[place].divergence for place in self.table.place[chosen]], np.float32)
+            tokens |= self.table.anchor_arrays(step.shape, chosen, at, step.slots, step.anchor_rows, divergence)
+        return tokens | slots
 
 
 @dataclasses.dataclass(frozen=True)

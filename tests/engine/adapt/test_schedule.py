@@ -2,8 +2,8 @@
 
 import pytest
 
-from selfadapt import Update
-from selfadapt.engine.adapt.schedule import encode, learning_rate, optimizer_steps
+from selfadapt import TokenSequence, Update
+from selfadapt.engine.adapt.schedule import encode, learning_rate, micro_batches, optimizer_steps, training_steps
 
 
 def test_every_epoch_has_each_sequence_once_in_an_order_of_seed_and_epoch():
@@ -37,3 +37,13 @@ def test_the_loss_of_a_pair_is_on_its_target_and_on_its_prompt_if_asked(loss, on
     (pair,) = encode(Update([("ab", "cde")], loss=loss), tokenizer)
     assert pair.ids.tolist() == [1, *map(ord, "abcde")]
     assert pair.mask.tolist() == [False, on_prompt, on_prompt, True, True, True]
+
+
+def test_an_adapter_takes_its_own_slot_where_a_shard_has_one_for_each():
+    update = Update([TokenSequence((3,) * 6)], rank=2)
+    encoded = encode(update, lambda text: [])
+    counts = (1, 3, 0, 2)  # micro-batches of the adapters of two shards
+    pending = [micro_batches(k, update, encoded, 32)[:1] * count for k, count in enumerate(counts)]
+    steps = [(at, places) for _, at, places in training_steps(pending, lambda shape: 2, 2)]
+    assert len(steps) == 3 and all(at == places for at, places in steps)
+    assert sum(len(places) for _, places in steps) == sum(counts)
