@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from selfadapt.errors import Preempted, UserError
-from selfadapt.parallel import distributed
+from selfadapt.parallel import chips, distributed
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -59,6 +59,7 @@ def _run(argv: list[str]) -> int:
     """Runs one command; returns its exit status, and raises faults of the program."""
     # Only tokenizers are used, so the advice to install a framework for models would mislead.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    chips.take_gpu_memory()
     workdir = None
     try:
         rest, overrides = _split_overrides(argv)
@@ -239,7 +240,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     plan = command(
         "plan",
         _plan,
-        "estimate memory, time and communication of a run on a TPU slice or here",
+        "estimate memory, time and communication of a run on a TPU slice, on GPUs or here",
         "Compiles the programs of a config for a topology, without its devices or the weights, and prints for each\n"
         "program the memory per device by kind and whether it fits, FLOPs, communication, and the time at the\n"
         "chip's published rates. docs/scaling.md explains the tables.",
@@ -275,7 +276,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
             help="run as one of several processes that JAX detects (TPU pods, GKE, SLURM); see docs/launch.md",
         )
     plan.add_argument(
-        "--topology", required=True, metavar="NAME", help="v5e:4x4, v5p:4x4x4, v6e:8x8, ..., or local for this machine"
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="a TPU slice (v5e:4x4, v5p:4x4x4, ...), GPUs of a host (h100:2, h200:8, ...), or local for this machine",
     )
     plan.add_argument(
         "--model", metavar="PATH", help="a model's directory or config.json; needs no weights (default: config.model)"

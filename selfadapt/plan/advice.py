@@ -20,6 +20,7 @@ _SLICES = {
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"),
 }
+_HOSTS = ("1", "2", "4", "8")  # GPUs of a host
 
 
 def advise(
@@ -91,12 +92,11 @@ def _changes(config: Any, topology: Topology, architecture: ModelConfig) -> Iter
         for size in dict.fromkeys((widest, 1)):
             yield "mesh", *reshaped((devices // parts, parts // size, size)), topology
     version = topology.name.partition(":")[0]
-    if version in chips.TPUS:
-        slices = [each for each in _SLICES[chips.TPUS[version].torus] if _chips(each) > devices]
-        for each in slices[:3]:
-            larger = find(f"{version}:{each}")
-            change, other = reshaped((1, len(larger.devices) // tensor, tensor))
-            yield "slice", f"--topology={larger.name} {change}", other, larger
+    layouts = _SLICES[chips.TPUS[version].torus] if version in chips.TPUS else _HOSTS if version in chips.GPUS else ()
+    for each in [each for each in layouts if _chips(each) > devices][:3]:
+        larger = find(f"{version}:{each}")
+        change, other = reshaped((1, len(larger.devices) // tensor, tensor))
+        yield "slice", f"--topology={larger.name} {change}", other, larger
 
 
 def _chips(layout: str) -> int:

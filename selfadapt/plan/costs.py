@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from selfadapt.plan.hlo import Program
-from selfadapt.plan.steps import Machine, Step, device_bytes
+from selfadapt.parallel.sharding import device_bytes
+from selfadapt.plan.hlo import Collective, Operation, Program, exposed_seconds
+from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.topology import Topology
 
 KINDS = ("weights", "adapters", "optimizer", "cache", "other", "temporaries")
@@ -30,7 +31,11 @@ class Cost:
       limit: bytes available.
       flops: of matrix products, recomputed ones included; `None` where compilation failed.
       bytes: read from and written to memory.
+      serial: seconds if its operations run one after another, each at the rate of its products or of its memory
+        traffic, whichever takes longer, and nothing overlaps with the collectives.
       seconds: at the chip's rates: "compute", "memory" and "links" (collectives).
+      exposed: seconds of collectives that no work hides, in the order in which the compiled program runs; `None` where
+        nothing was compiled.
       collectives: for each kind and mesh axes how many times, and the total bytes.
       problem: why it cannot run, `None` if it can.
     """
@@ -44,7 +49,9 @@ class Cost:
     limit: float
     flops: float | None = None
     bytes: float | None = None
+    serial: float = 0.0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    exposed: float | None = None
     collectives: tuple[dict[str, Any], ...] = ()
     problem: str | None = None
 
@@ -96,7 +103,7 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
     if step.lower is None:
         moved = 2 * inputs
         seconds = {"memory": moved / topology.chip.bandwidth}
-        return Cost(**fields, memory=memory, flops=0.0, bytes=moved, seconds=seconds)
+        return Cost(**fields, memory=memory, flops=0.0, bytes=moved, serial=seconds["memory"], seconds=seconds)
     if sum(memory.values()) > machine.memory:
         return Cost(**fields, memory=memory, problem="its arguments alone do not fit")
     try:
@@ -110,19 +117,30 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
     memory["temporaries"] += sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes
     memory["temporaries"] += max(0, sizes.output_size_in_bytes - sizes.alias_size_in_bytes)
     program = Program(compiled.as_text(), step.trips)
-    flops, moved = program.flops(), program.bytes()
+    peak, bandwidth = topology.chip.peak_flops(dtype), topology.chip.bandwidth
+    operations = list(program.operations())
+    flops, moved = (sum(each.times * getattr(each, name) for each in operations) for name in ("flops", "bytes"))
     places = tuple(topology.devices[:1]) if machine.mesh is None else tuple(machine.mesh.devices.flat)
+
+    def link(collective: Collective) -> float:
+        return topology.seconds(collective, places)
+
+    def alone(operation: Operation) -> float:
+        return max(operation.flops / peak, operation.bytes / bandwidth)
+
     seconds = {
-        "compute": flops / topology.chip.peak_flops(dtype),
-        "memory": moved / topology.chip.bandwidth,
-        "links": sum(each.times * topology.seconds(each, places) for each in program.collectives()),
+        "compute": flops / peak,
+        "memory": moved / bandwidth,
+        "links": sum(each.times * link(each) for each in program.collectives()),
     }
     return Cost(
         **fields,
         memory=memory,
         flops=flops,
         bytes=moved,
+        serial=seconds["links"] + sum(each.times * alone(each) for each in operations),
         seconds=seconds,
+        exposed=exposed_seconds(program, link, alone),
         collectives=_grouped(program, {} if machine.mesh is None else machine.mesh.shape),
     )
 

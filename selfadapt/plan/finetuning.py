@@ -18,7 +18,8 @@ from selfadapt.engine.policy.rows import micro_batches
 from selfadapt.engine.policy.trainable import Trainable
 from selfadapt.models.model import Model
 from selfadapt.models.policy import Policy
-from selfadapt.plan.steps import Machine, Step, device_bytes
+from selfadapt.parallel.sharding import device_bytes
+from selfadapt.plan.steps import Machine, Step
 from selfadapt.types import Update
 
 

@@ -19,13 +19,15 @@ from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
 from selfadapt.engine.generate import programs as generation
+from selfadapt.engine.generate.choose import sampling_mode
 from selfadapt.engine.generate.live import LiveRows
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.lora import Adapters, Lora, abstract_lora, resolve_targets, stack_size
 from selfadapt.models.model import Model
 from selfadapt.parallel import sharding
-from selfadapt.plan.steps import Machine, Step, device_bytes
+from selfadapt.parallel.sharding import device_bytes
+from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Workload
 from selfadapt.types import Update
 
@@ -63,7 +65,8 @@ class Texts:
     @classmethod
     def edits(cls, config: Any, samples: int, work: Workload) -> Texts:
         """Returns the edits of a run, sampled as `config.sampling` describes."""
-        mode = "greedy" if not config.sampling.temperature else "plain" if config.sampling.top_p == 1 else "filtered"
+        sampled = config.sampling.temperature > 0
+        mode = sampling_mode(top_k=False, top_p=config.sampling.top_p < 1) if sampled else "greedy"
         return cls(samples, work.edit, work.longest, config.sampling.max_new_tokens, mode)
 
     @classmethod

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from selfadapt.models.model import Model
+from selfadapt.parallel.sharding import device_bytes
 from selfadapt.plan.finetuning import full_finetuning
 from selfadapt.plan.programs import Programs, Stack, Texts
-from selfadapt.plan.steps import Machine, Step, device_bytes
+from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Workload
 from selfadapt.protocols.continual.learned import padded_rank
 from selfadapt.protocols.pretraining.protocol import AT_ONCE

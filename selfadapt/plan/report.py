@@ -179,6 +179,7 @@ def summary(described: Described, topology: Topology, costs: list[Cost]) -> dict
     for each in costs:
         if each.phase in seconds:
             seconds[each.phase] += each.runs * each.time
+    serial = sum(each.runs * each.serial for each in costs if each.phase in seconds)
     edits = described.edits
     fits = all(each.fits for each in costs)
     total = sum(seconds.values())
@@ -200,6 +201,7 @@ def summary(described: Described, topology: Topology, costs: list[Cost]) -> dict
             "sizes": described.sizes(),
             "tokens": work.source,
             "seconds": seconds if whole else None,
+            "serial_seconds": serial if whole else None,
             "edits_per_second": edits / total if whole else None,
             "new_tokens_per_second": written / seconds["sample"] if whole and "sample" in seconds else None,
         },

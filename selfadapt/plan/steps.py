@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from selfadapt.parallel import sharding
 
@@ -60,12 +58,3 @@ class Machine:
     def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
         """Returns an abstract array with the sharding of a real one."""
         return sharding.abstract(self.mesh, shape, dtype, axes)
-
-
-def device_bytes(tree: Any) -> int:
-    """Returns how many bytes of a tree of (abstract) arrays each device holds."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-        total += math.prod(shape) * np.dtype(leaf.dtype).itemsize
-    return total

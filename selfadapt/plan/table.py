@@ -36,10 +36,10 @@ def format_plan(plan: dict[str, Any]) -> str:
         rows.append([program["name"], *(f"{part / size:.2f}" for part in parts), verdict])
     lines += [*_columns(rows), "", "Work of one run per device, and its time at the roofline"]
     rows = [["program", "runs", "TFLOP", "memory GB", "links GB", "compute ms", "memory ms", "links ms", "bound by"]]
-    rows[0] += ["tokens/s", "padding"]
+    rows[0] += ["serial ms", "tokens/s", "padding"]
     for program in plan["programs"]:
         if program["flops"] is None:
-            rows.append([program["name"], *["-"] * 10])
+            rows.append([program["name"], *["-"] * 11])
             continue
         sent = sum(each["bytes"] for each in program["collectives"])
         milliseconds = [f"{1e3 * program['seconds'].get(part, 0):.4g}" for part in ("compute", "memory", "links")]
@@ -47,6 +47,7 @@ def format_plan(plan: dict[str, Any]) -> str:
         padding = f"{1 - program['tokens'] / program['padded']:.0%}" if program["padded"] else "-"
         work = [program["runs"], program["flops"] / 1e12, program["bytes"] / 1e9, sent / 1e9]
         cells = [*(f"{value:.4g}" for value in work), *milliseconds, program["bound"]]
+        cells.append(f"{1e3 * program['serial']:.4g}")
         rows.append([program["name"], *cells, f"{rate:.4g}" if rate else "-", padding])
     lines += _columns(rows)
     if any(program["collectives"] for program in plan["programs"]):
@@ -73,6 +74,7 @@ def _verdict(plan: dict[str, Any]) -> list[str]:
             rates += f", {sampled:.4g} sampled tokens/s"
         return [
             f"It fits. {run['name']} takes {sum(seconds.values()):.3g} s at the roofline ({shares}): {rates}.",
+            f"If no operation overlaps with another it takes {run['serial_seconds']:.3g} s.",
             "Hosts, latencies, compilation and, of a round, the evaluation come on top.",
         ]
     lines = [f"{program['name']}: {program['problem']}" for program in plan["programs"] if program["problem"]]

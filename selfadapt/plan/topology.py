@@ -1,4 +1,4 @@
-"""The devices that a plan is for: a TPU slice, also one that you do not have, or the devices of this process."""
+"""The devices that a plan is for: a TPU slice or GPUs that need not be there, or the devices of this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from selfadapt.errors import UserError
 from selfadapt.parallel import chips
+from selfadapt.plan.gpus import target_config
 from selfadapt.plan.hlo import Collective
 
 # libtpu queries a cloud's metadata server, locks the chips and writes logs. None of these is needed to compile for a
@@ -29,6 +31,7 @@ _QUIET = {
     "JAX_PLATFORMS": "cpu",
 }
 _CHIPS_PER_HOST = (2, 2, 1)  # chips of the smallest slice that fills a host
+_GPUS_PER_HOST = 8  # that one switch connects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Topology:
     Attributes:
       name: as the user wrote it.
       chip: the rates of one device.
-      devices: JAX devices; those of a TPU slice that is not attached can only be compiled for.
+      devices: JAX devices; those that are not attached can only be compiled for.
       measured: whether the rates were measured on this machine, because none are published.
     """
 
@@ -49,14 +52,15 @@ class Topology:
 
     @property
     def platform(self) -> str:
-        """The devices' platform, "tpu", "gpu" or "cpu"."""
+        """The devices' platform, such as "tpu" or "cpu"."""
         return self.devices[0].platform
 
     def seconds(self, collective: Collective, places: Sequence[Any]) -> float:
         """Returns the seconds of one run of a collective at the full rate of the links.
 
         On a torus the collective is a ring along each dimension that its devices span, at half the rate where
-        the ends of the dimension are not connected. Latency is not counted.
+        the ends of the dimension are not connected, and divided by their distance, since the devices between them
+        use the same links. Latency is not counted.
 
         Args:
           collective: the collective.
@@ -66,38 +70,48 @@ class Topology:
         if self.chip.torus:
             sides = np.ptp([device.coords for device in self.devices], axis=0) + 1
             group = max(collective.groups, key=len)
-            spread = np.ptp([places[place].coords for place in group], axis=0) > 0
-            rings = [1.0 if side % self.chip.ring == 0 else 0.5 for side in sides[spread]]
+            spans = [np.unique(along) for along in zip(*(places[place].coords for place in group), strict=True)]
+            rings = [
+                (1.0 if side % self.chip.ring == 0 else 0.5) / int(np.diff(span).min())
+                for side, span in zip(sides, spans, strict=True)
+                if len(span) > 1
+            ]
             each = self.chip.links / self.chip.torus
             rate = each / 2 if collective.kind == "collective-permute" else each * sum(rings)
         return collective.sent() / rate
 
 
 def quiet(name: str) -> None:
-    """Sets the environment for compiling for a TPU slice that is not attached; call it before JAX is imported."""
+    """Sets the environment for compiling for devices that are not attached; call it before JAX finds its devices."""
     if name != "local":
         for variable, value in _QUIET.items():
             os.environ.setdefault(variable, value)
+        if (jax := sys.modules.get("jax")) is not None and not jax.config.jax_platforms:  # read when it was imported
+            jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 
 
 def find(name: str) -> Topology:
     """Returns a topology by name.
 
     Args:
-      name: a TPU's version and the sides of a slice, such as "v5e:4x4" or "v5p:4x4x4", or "local" for the
-        devices of this process.
+      name: a TPU's version and the sides of a slice, such as "v5e:4x4" or "v5p:4x4x4", a GPU and how many of a host,
+        such as "h100:2", or "local" for the devices of this process.
 
     Raises:
-      UserError: there is no such topology, or the TPU compiler is not installed.
+      UserError: there is no such topology, or its compiler is not installed.
     """
     if name == "local":
         return _local()
+    if name.partition(":")[0] in chips.GPUS:
+        return _gpus(name)
     version, _, layout = name.partition(":")
     example = {2: "4x4", 3: "4x4x4"}
     if version not in chips.TPUS or not re.fullmatch(r"\d+(x\d+)+", layout):
         raise UserError(
             f"there is no topology {name!r}; give 'local', or a TPU and the sides of its slice: "
             + ", ".join(f"{tpu}:{example[chip.torus]}" for tpu, chip in chips.TPUS.items())
+            + f"; or a GPU and how many of one host, up to {_GPUS_PER_HOST}: "
+            + ", ".join(f"{gpu}:2" for gpu in chips.GPUS)
         )
     chip = chips.TPUS[version]
     sides = tuple(map(int, layout.split("x")))
@@ -130,6 +144,33 @@ def _slice(name: str, version: str, sides: tuple[int, ...]) -> Sequence[Any]:
         return topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"topology {name!r}: the TPU compiler rejects it ({str(error).splitlines()[0]})") from None
+
+
+def _gpus(name: str) -> Topology:
+    """Returns GPUs of one host, which a switch connects."""
+    kind, _, count = name.partition(":")
+    if not (count.isdigit() and 1 <= int(count) <= _GPUS_PER_HOST):
+        raise UserError(
+            f"topology {name!r}: give the number of GPUs of one host, 1 to {_GPUS_PER_HOST}, such as {kind}:2; the "
+            "links between hosts differ from cluster to cluster and are not planned for"
+        )
+    quiet(name)
+    try:
+        import jax_plugins.xla_cuda12  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"topology {name!r} needs JAX's compiler for GPUs, which runs on any Linux machine: "
+            "pip install 'selfadapt[gpu]'"
+        ) from None
+    import jax
+    from jax.experimental import topologies
+
+    options = {"topology": f"1x1x{count}", "target_config": target_config(kind)}
+    try:
+        found = topologies.get_topology_desc(platform="cuda", topology_name=name, **options)
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        raise UserError(f"topology {name!r}: the GPU compiler rejects it ({str(error).splitlines()[0]})") from None
+    return Topology(name, chips.GPUS[kind], tuple(found.devices))
 
 
 def _local() -> Topology:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -22,10 +23,11 @@ from selfadapt.models.lora import Spec
 from selfadapt.models.model import Model, load_model
 from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
-from selfadapt.plan.costs import KINDS, Cost
+from selfadapt.plan.costs import KINDS, Cost, cost
+from selfadapt.plan.gpus import target_config
 from selfadapt.plan.programs import Texts, abstract_model, decode_stages
 from selfadapt.plan.round import Round
-from selfadapt.plan.steps import Machine
+from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Assumed, Workload, finetuning, outer_update, workload
 from selfadapt.types import TokenSequence, Update
 from tests.engine.tiny import CONFIG
@@ -67,6 +69,22 @@ def test_a_loop_counts_as_often_as_it_runs():
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
 
     assert hlo.Program(compiled(layers, (16, 32), (24, 32, 32))).flops() == 24 * 2 * 16 * 32 * 32
+
+
+def test_operations_that_do_not_overlap_take_the_sum_of_their_longer_sides():
+    def product_and_sum(x, large):
+        return x @ x, large + 1.0
+
+    def lower():
+        shapes = jax.ShapeDtypeStruct((256, 256), jnp.float32), jax.ShapeDtypeStruct((2**22,), jnp.float32)
+        return jax.jit(product_and_sum).lower(*shapes)
+
+    step = Step("two operations", "adapt", 1, 1, 1, {}, {}, lower)
+    found = cost(step, Machine(None, 2**33), topology.find("local"), "float32")
+    product = 2 * 256**3 / CHIP.float32  # 0.34 ms, and 0.08 ms of memory traffic
+    addition = 2 * 4 * 2**22 / CHIP.bandwidth
+    assert found.serial == pytest.approx(product + addition, rel=1e-3)
+    assert found.time == pytest.approx(addition + 2 * 4 * 256**2 / CHIP.bandwidth, rel=1e-3)
 
 
 def test_a_loop_of_unknown_length_counts_as_often_as_given():
@@ -157,6 +175,8 @@ def test_a_ring_without_joined_ends_takes_twice_as_long():
     row = tuple(range(4))  # of the last dimension
     assert seconds("v5p", (4, 4, 4), row) == pytest.approx(0.75e9 / 200e9)  # a cube's faces are joined
     assert seconds("v5e", (4, 4, 1), (0, 4, 8, 12)) == pytest.approx(0.75e9 / 50e9)  # a row of v5e is a line
+    assert seconds("v5e", (4, 4, 1), (0, 1, 5, 4)) == pytest.approx(0.75e9 / 100e9)  # a square is a ring
+    assert seconds("v5e", (4, 4, 1), (0, 2, 8, 10)) == pytest.approx(0.75e9 / 50e9)  # others use the links between
     assert seconds("v5p", (4, 4, 4), None) == pytest.approx(63 / 64 * 1e9 / 600e9)
 
 
@@ -236,6 +256,11 @@ def test_a_plan_lists_the_costs_of_every_program_as_json(small, capsys):
     assert plan["fits"] and plan["topology"]["measured"] and plan["topology"]["mesh"]["data"] == 1
     assert plan["model"]["name"] == str(directory) and plan["run"]["sizes"]["edits"] == 8
     assert plan["run"]["edits_per_second"] == pytest.approx(8 / sum(plan["run"]["seconds"].values()))
+    for program in plan["programs"]:
+        assert max(program["seconds"].values()) <= 1.001 * program["serial"] <= 1.002 * sum(program["seconds"].values())
+    counted = [program for program in plan["programs"] if program["phase"] in plan["run"]["seconds"]]
+    serial = sum(program["runs"] * program["serial"] for program in counted)
+    assert plan["run"]["serial_seconds"] == pytest.approx(serial)
     phases = {program["phase"] for program in plan["programs"]}
     assert phases == {"sample", "adapt", "answer", "improve", "log_likelihood"}
     for program in plan["programs"]:
@@ -360,6 +385,9 @@ def test_an_update_that_does_not_describe_its_training_cannot_be_planned(tmp_pat
         ("v5e:4x4x4", "has 2 sides, such as v5e:4x4"),
         ("v5p:4x4", "has 3 sides"),
         ("v5e:32x16", "at most 16x16 chips"),
+        ("h100", "give the number of GPUs of one host, 1 to 8, such as h100:2"),
+        ("h200:16", "the number of GPUs of one host"),
+        ("v100:2", "or a GPU and how many of one host, up to 8: a100:2"),
     ],
 )
 def test_a_wrong_topology_is_named_with_what_would_be_right(name, message):
@@ -377,6 +405,47 @@ def test_without_the_tpu_compiler_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(UserError, match=r"pip install 'selfadapt\[tpu\]'"):
         topology._slice("v5e:2x2", "v5e", (2, 2))
+
+
+def test_compilers_do_not_look_for_devices_where_jax_is_imported_already(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    given = jax.config.jax_platforms
+    try:
+        for platforms, name, expected in ((None, "local", None), ("cuda", "h100:2", "cuda"), (None, "h100:2", "cpu")):
+            jax.config.update("jax_platforms", platforms)
+            topology.quiet(name)
+            assert jax.config.jax_platforms == expected
+    finally:
+        jax.config.update("jax_platforms", given)
+
+
+def test_without_the_gpu_compiler_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax_plugins.xla_cuda12", None)
+    with pytest.raises(UserError, match=r"pip install 'selfadapt\[gpu\]'"):
+        topology.find("h100:2")
+
+
+@pytest.mark.parametrize("kind", chips.GPUS)
+def test_the_compiler_is_told_of_every_gpu(kind):
+    told = dict(line.split(": ", 1) for line in target_config(kind).splitlines() if ": " in line)
+    assert float(told["  memory_bandwidth"]) == chips.GPUS[kind].bandwidth
+    # Fused multiply-adds in float32 on all lanes are what the matrix units exceed several times over.
+    lanes = 2e9 * int(told["  core_count"]) * int(told["  fpus_per_core"]) * float(told["  clock_rate_ghz"])
+    assert 10 < chips.GPUS[kind].bfloat16 / lanes < 20
+
+
+def test_the_share_of_gpu_memory_is_that_of_the_plan_unless_the_user_chose_one(monkeypatch):
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    chips.take_gpu_memory()
+    assert chips.GPUS["h100"].memory == pytest.approx(float(os.environ["XLA_CLIENT_MEM_FRACTION"]) * 80e9)
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.5")
+    chips.take_gpu_memory()
+    assert os.environ["XLA_CLIENT_MEM_FRACTION"] == "0.5"
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")
+    chips.take_gpu_memory()
+    assert "XLA_CLIENT_MEM_FRACTION" not in os.environ  # JAX refuses both
 
 
 @pytest.mark.slow
@@ -446,11 +515,18 @@ class Fake:
     platform: str = "tpu"
 
 
-def test_a_real_slice_is_compiled_for_without_its_chips(small):
-    pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install 'selfadapt[tpu]' (200 MB)")
+@pytest.mark.parametrize(
+    ("compiler", "extra", "name", "chip"),
+    [
+        ("libtpu", "tpu", "v5e:4x4", "TPU v5e"),
+        ("jax_plugins.xla_cuda12", "gpu", "h100:8", "H100"),
+    ],
+)
+def test_a_real_slice_is_compiled_for_without_its_chips(small, compiler, extra, name, chip):
+    pytest.importorskip(compiler, reason=f"this compiler is not installed: pip install 'selfadapt[{extra}]'")
     directory, fields = small
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    command = [sys.executable, "-m", "selfadapt", "plan", f"--config={QUICKSTART}", "--topology=v5e:4x4", "--json"]
+    overrides = [f"--config.{field}={value}" for field, value in fields.items()]
+    command = [sys.executable, "-m", "selfadapt", "plan", f"--config={QUICKSTART}", f"--topology={name}", "--json"]
     command += [f"--model={directory / 'config.json'}", f"--tokens={TOKENS}", *overrides]
     command += [
         "--only=sample,adapt",
@@ -460,9 +536,10 @@ def test_a_real_slice_is_compiled_for_without_its_chips(small):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
-    assert plan["fits"] and plan["topology"]["chip"]["name"] == "TPU v5e"
-    assert plan["topology"]["mesh"] == {"data": 4, "fsdp": 2, "tensor": 2}
+    assert plan["fits"] and plan["topology"]["chip"]["name"] == chip
+    assert plan["topology"]["mesh"] == {"data": plan["topology"]["devices"] // 4, "fsdp": 2, "tensor": 2}
     steps = [program for program in plan["programs"] if program["phase"] == "adapt"]
     over = {axis for program in steps for each in program["collectives"] for axis in each["axes"]}
     assert over == {"fsdp", "tensor"}  # nothing crosses `data`
     assert all(program["seconds"]["links"] > 0 for program in steps)
+    assert all(program["flops"] > 0 for program in plan["programs"])

@@ -2,6 +2,7 @@
 
 from selfadapt.plan.hlo.collective import Collective, device_groups
 from selfadapt.plan.hlo.instruction import read_instruction
-from selfadapt.plan.hlo.program import Program
+from selfadapt.plan.hlo.program import Operation, Program
+from selfadapt.plan.hlo.schedule import exposed_seconds
 
-__all__ = ["Collective", "Program", "device_groups", "read_instruction"]
+__all__ = ["Collective", "Operation", "Program", "device_groups", "exposed_seconds", "read_instruction"]

@@ -8,6 +8,7 @@ of each instruction.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -16,12 +17,29 @@ import numpy as np
 
 from selfadapt.plan.hlo.collective import COLLECTIVES, Collective, device_groups
 from selfadapt.plan.hlo.instruction import Array, Instruction, read_instruction
+from selfadapt.plan.hlo.kernels import kernel_cost
 
 # Opcodes without memory traffic: they name values, or their work is counted in the computations that they call.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"}
 _FREE |= {"after-all", "iota", "partition-id", "replica-id", "async-start", "async-update", "opt-barrier"}
 _FREE |= {"add-dependency", "custom-call"}
+_KERNEL = 'custom_call_target="tpu_custom_call"'
 _CONTRACTED = '"lhs_contracting_dimensions"'  # of a custom call that is a matrix product of a library, such as cuBLAS
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """An instruction or a fusion of several: what a device does before the next one, as far as nothing overlaps.
+
+    Attributes:
+      times: how often it runs.
+      flops: of its matrix products, in one run.
+      bytes: that it reads from and writes to main memory, in one run.
+    """
+
+    times: float
+    flops: float
+    bytes: float
 
 
 class Program:
@@ -85,13 +103,45 @@ class Program:
             for instruction in self.computations[name].values():
                 yield instruction, times, name
 
+    def operation(self, instruction: Instruction, place: str) -> Operation:
+        """Returns the work of an instruction of a computation that is not fused."""
+        return Operation(self.times[place], self._flops(instruction, place), self._bytes(instruction, place))
+
+    def operations(self) -> Iterator[Operation]:
+        """Yields what one device does, but for waiting for others."""
+        for instruction, _, place in self.instructions():
+            if place not in self.fused:
+                yield self.operation(instruction, place)
+        for collective, times, place in self._communication():
+            if place in self.fused:  # an asynchronous one; the fusions that contain its steps do not count it
+                yield Operation(times, 0.0, _moved(collective, self.computations[place]))
+
     def flops(self) -> float:
         """Returns the FLOPs of one device's matrix products; elementwise work is not counted."""
-        return sum(
-            times * self._product_flops(instruction, self.computations[place])
-            for instruction, times, place in self.instructions()
-            if instruction.opcode in ("dot", "convolution") or _CONTRACTED in instruction.rest
-        )
+        return sum(each.times * each.flops for each in self.operations())
+
+    def bytes(self) -> float:
+        """Returns the bytes that one device reads from and writes to its main memory.
+
+        What is fused stays in registers; a slice of an array counts as the slice.
+        """
+        return sum(each.times * each.bytes for each in self.operations())
+
+    def _flops(self, instruction: Instruction, place: str) -> float:
+        """FLOPs of an instruction and of what is fused in it."""
+        if instruction.opcode in ("dot", "convolution") or _CONTRACTED in instruction.rest:
+            return self._product_flops(instruction, self.computations[place])
+        if _KERNEL in instruction.rest:
+            return kernel_cost(instruction.name, self._operands(instruction, place))[0]
+        inside = [name for name in instruction.called if name in self.fused]
+        return sum(self._flops(each, name) for name in inside for each in self.computations[name].values())
+
+    def within(self, instruction: Instruction, place: str) -> Iterator[tuple[Instruction, str]]:
+        """Yields an instruction of a computation and those of the computations that it calls, each with its place."""
+        yield instruction, place
+        for name in instruction.called:
+            for inner in self.computations.get(name, {}).values():
+                yield from self.within(inner, name)
 
     @staticmethod
     def _product_flops(product: Instruction, around: Mapping[str, Instruction]) -> float:
@@ -102,24 +152,18 @@ class Program:
         contracted = product.attribute(r"lhs_contracting_dim(?:ension)?s\W+([\d,\"]+)[\]}]") or ""
         return 2 * outputs * math.prod(left[int(axis)] for axis in re.findall(r"\d+", contracted))
 
-    def bytes(self) -> float:
-        """Returns the bytes that one device reads from and writes to its main memory.
+    def _operands(self, instruction: Instruction, place: str) -> list[Array]:
+        return [array for name in instruction.operands for array in self.computations[place][name].arrays]
 
-        What is fused stays in registers; a slice of an array counts as the slice.
-        """
-        total = 0.0
-        for instruction, times, place in self.instructions():
-            if place in self.fused or instruction.opcode.endswith("-done"):
-                continue
-            if instruction.opcode in _FREE and _CONTRACTED not in instruction.rest:
-                continue
-            total += times * self._traffic(instruction, self.computations[place])
-        for collective, times, place in self._communication():
-            if place in self.fused:  # an asynchronous one; the fusions that contain its steps do not count it
-                total += times * _moved(collective, self.computations[place])
-        return total
-
-    def _traffic(self, instruction: Instruction, around: Mapping[str, Instruction]) -> float:
+    def _bytes(self, instruction: Instruction, place: str) -> float:
+        """Memory traffic of an instruction, and of what is fused in it."""
+        if _KERNEL in instruction.rest:
+            again = kernel_cost(instruction.name, self._operands(instruction, place))[1]
+            return again + _moved(instruction, self.computations[place])
+        free = instruction.opcode in _FREE and _CONTRACTED not in instruction.rest
+        if free or instruction.opcode.endswith("-done"):
+            return 0.0
+        around = self.computations[place]
         if instruction.opcode == "fusion":
             inside = self.computations[instruction.called[0]]
             read = (self._read(inside, place, around[name].arrays) for place, name in enumerate(instruction.operands))
@@ -168,30 +212,36 @@ class Program:
         return min(whole, total)
 
     def _communication(self) -> Iterator[tuple[Instruction, float, str]]:
-        """Yields each collective once, though the steps of an asynchronous one repeat it with its channel."""
+        """Yields each collective once, though the steps of an asynchronous one repeat it."""
         seen: set[str] = set()
         for instruction, times, place in self.instructions():
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
-                channel = instruction.attribute(r"channel_id=(\d+)") or f"{place} {instruction.name}"
-                if channel not in seen:
-                    seen.add(channel)
+                key = chain(instruction) if place in self.fused else f"{place} {instruction.name}"
+                if key not in seen:
+                    seen.add(key)
                     yield instruction, times, place
+
+    def collective(self, instruction: Instruction, place: str) -> Collective:
+        """Returns the communication of one instruction of a computation, which runs as often as that does."""
+        kind = instruction.opcode.removesuffix("-start")
+        put_in = sum(a.bytes for name in instruction.operands for a in self.computations[place][name].arrays)
+        got_out = sum(array.bytes for array in instruction.arrays)
+        if instruction.opcode in ("all-gather-start", "collective-permute-start"):
+            got_out -= put_in  # their result holds the operand too
+        if kind == "all-reduce" and "all-reduce-scatter" in place:
+            kind = "reduce-scatter"  # a TPU's: an all-reduce of which each device keeps a part
+        groups = device_groups(instruction, self.partitions)
+        return Collective(kind, max(put_in, got_out), self.times[place], groups)
 
     def collectives(self) -> list[Collective]:
         """Returns the communication that one device takes part in."""
-        found = []
-        for instruction, times, place in self._communication():
-            kind = instruction.opcode.removesuffix("-start")
-            put_in = sum(a.bytes for name in instruction.operands for a in self.computations[place][name].arrays)
-            got_out = sum(array.bytes for array in instruction.arrays)
-            if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-                got_out -= put_in  # their result holds the operand too
-            if kind == "all-reduce" and "all-reduce-scatter" in place:
-                kind = "reduce-scatter"  # a TPU's: an all-reduce of which each device keeps a part
-            collective = Collective(kind, max(put_in, got_out), times, device_groups(instruction, self.partitions))
-            if any(len(group) > 1 for group in collective.groups):
-                found.append(collective)
-        return found
+        found = (self.collective(instruction, place) for instruction, _, place in self._communication())
+        return [each for each in found if any(len(group) > 1 for group in each.groups)]
+
+
+def chain(collective: Instruction) -> str:
+    """Returns what the steps of an asynchronous collective inside of fusions have in common."""
+    return str([collective.attribute(f'{name}="?(\\d+)') for name in ("channel_id", "chain_id")])
 
 
 def _root(computation: Mapping[str, Instruction]) -> Instruction:
