@@ -1,9 +1,9 @@
-r"""What compiled programs need beyond the least that their work takes, on TPU slices that need not be there.
+r"""What compiled programs need beyond the least that their work takes, on TPUs and GPUs that need not be there.
 
     python -m benchmarks.compiled --rows=flops,bytes --json=compiled.json
 
-Each row compiles a program ahead of time as `selfadapt plan` does (`pip install 'selfadapt[tpu]'`), and divides what it
-takes by what is unavoidable, or by what there is. Limits are what a change must not exceed, goals what is worth
+Each row compiles a program ahead of time as `selfadapt plan` does (`pip install 'selfadapt[tpu,gpu]'`), and divides
+what it takes by what is unavoidable, or by what there is. Limits are what a change must not exceed, goals what is worth
 reaching; the exit status is 1 if a limit is exceeded. A program takes 10 to 60 s to compile on two cores.
 """
 
@@ -30,12 +30,14 @@ from selfadapt.domains.common import inner_update
 from selfadapt.engine import flops
 from selfadapt.engine.policy import Trainable
 from selfadapt.functional import Contexts, Outer, Texts, Vocabulary
+from selfadapt.models import attention
 from selfadapt.models.lora import Spec, resolve_targets
 from selfadapt.models.model import Model
 from selfadapt.models.policy import Policy
 from selfadapt.parallel import sharding
+from selfadapt.parallel.sharding import device_bytes
 from selfadapt.plan import costs, report, topology
-from selfadapt.plan.steps import Step, device_bytes
+from selfadapt.plan.steps import Step
 from selfadapt.plan.workload import Assumed, workload
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -151,6 +153,13 @@ def temporaries_of_adapt(case: Case) -> tuple[float, Sequence[costs.Cost]]:
     return found.memory["temporaries"] / GIB, [found]
 
 
+def waiting_of_adapt(case: Case) -> tuple[float, Sequence[costs.Cost]]:
+    """Compute of a round's training steps and the collectives that no work hides, by the compute."""
+    computing = sum(step.runs * cost.seconds["compute"] for step, cost in case.training)
+    waiting = sum(step.runs * (cost.exposed or 0.0) for step, cost in case.training)
+    return (computing + waiting) / computing, [cost for _, cost in case.training]
+
+
 @functools.cache
 def decoding(case: Case) -> tuple[Step, costs.Cost]:
     """Compiles the program that writes the first tokens of edits, all rows of them."""
@@ -169,6 +178,44 @@ def bytes_of_decoding(case: Case) -> tuple[float, Sequence[costs.Cost]]:
     step, found = decoding(case)
     least = device_bytes(step.inputs["weights"]) + device_bytes(step.inputs["cache"])
     return (found.bytes or 0.0) / step.trips / least, [found]
+
+
+def bytes_of_filtering(case: Case) -> tuple[float, Sequence[costs.Cost]]:
+    """Memory traffic for one token of each text, by that without top-p."""
+    plain = dataclasses.replace(case, fields=case.fields | {"sampling.top_p": 1.0})
+    found = [decoding(each)[1] for each in (case, plain)]
+    filtered, unfiltered = (cost.bytes or 0.0 for cost in found)
+    return filtered / unfiltered, found
+
+
+def attention_of_rows(case: Case, time: int, attend: Callable[..., Any]) -> Step:
+    """Returns the attention of one layer, with its gradients, of a row on each shard."""
+    machine, config = case.planner.machine, case.planner.model.config
+    rows = machine.shards
+
+    def heads(count: int, name: str) -> Any:
+        return machine.array((rows, count, time, config.head_dim), jnp.bfloat16, ("batch", name, None, None))
+
+    q, k = heads(config.num_heads, "heads"), heads(config.num_kv_heads, "kv_heads")
+    segments = machine.array((rows, time), jnp.int32, ("batch", None))
+
+    def run(q, k, v, segments, gradient):
+        visibility = attention.Visibility(jnp.arange(time)[None], segments, segments)
+        found, pull = jax.vjp(lambda q, k, v: attend(q, k, v, visibility, None), q, k, v)
+        return found, pull(gradient)
+
+    def lower() -> Any:
+        with sharding.using(machine.mesh):
+            return jax.jit(run).lower(q, k, k, segments, q)
+
+    return Step(f"{attend.__name__} {rows}x{time}", "adapt", 1, rows * time, rows * time, {}, {}, lower)
+
+
+def time_of_long_rows(case: Case) -> tuple[float, Sequence[costs.Cost]]:
+    """Roofline time of the attention of long rows, by that in blocks of queries."""
+    ways = (attention.attention_of_long_rows, attention.attention_in_blocks)
+    found = [case.cost(attention_of_rows(case, 8192, attend)) for attend in ways]
+    return found[0].time / found[1].time, found
 
 
 def one_program(case: Case, name: str) -> Step:
@@ -247,17 +294,26 @@ V5P = Case(QWEN, "v5p:2x2x2", {"mesh.data": 8, "at_once": 64})
 MANY = Case(QWEN, "v5e:4x4", SHARDS | {"at_once": 1024})
 FOURTEEN = Case(LARGER, "v6e:4x4", SHARDS | {"at_once": 64})
 SAMPLING = Case(QWEN, "v5e:4x4", SHARDS | {"at_once": 64})
+MANY_TEXTS = Case(QWEN, "v5p:2x2x2", {"mesh.data": 8, "at_once": 256})
+GPU = Case(QWEN, "h200:1", {"at_once": 64})
 WHOLE = Case(QWEN, "v5p:2x2x2", {"mesh.data": 8, "contexts": 8, "edits": 4})
 
 ROWS = (
-    Row("flops", "adapt: FLOPs / those of its tokens", V5P, flops_of_adapt, 1.4, 1.05),
-    Row("bytes", "adapt: bytes / (weights twice, adapters once)", V5P, bytes_of_adapt, 4.0, 1.5),
-    Row("many", "1024 adapters: memory / what there is", MANY, memory_of_adapt, 1.35, 0.8),
-    Row("larger", "14B, adapt: temporaries, GiB", FOURTEEN, temporaries_of_adapt, 4.0, 4.0),
-    Row("decoding_memory", "decoding: temporaries / cache", SAMPLING, temporaries_of_decoding, 1.1, 0.1),
-    Row("decoding", "decoding: bytes of a token / (weights and cache once)", SAMPLING, bytes_of_decoding, 1.1, 1.05),
-    Row("episode", "episode: memory / what there is", WHOLE, functools.partial(memory_of, "episode"), 1.0, 0.8),
-    Row("round", "outer_round: memory / what there is", WHOLE, functools.partial(memory_of, "outer_round"), 1.0, 0.8),
+    Row("flops", "adapt: FLOPs / those of its tokens", V5P, flops_of_adapt, 1.05, 1.05),
+    Row("bytes", "adapt: bytes / (weights twice, adapters once)", V5P, bytes_of_adapt, 2.05, 1.5),
+    Row("many", "1024 adapters: memory / what there is", MANY, memory_of_adapt, 0.8, 0.8),
+    Row("larger", "14B, adapt: temporaries, GiB", FOURTEEN, temporaries_of_adapt, 2.5, 4.0),
+    Row("tensor", "adapt: (compute + exposed links) / compute", SAMPLING, waiting_of_adapt, 1.35, 1.15),
+    Row("decoding_memory", "decoding: temporaries / cache", SAMPLING, temporaries_of_decoding, 0.02, 0.1),
+    Row("decoding", "decoding: bytes of a token / (weights and cache once)", SAMPLING, bytes_of_decoding, 0.95, 1.05),
+    Row("many_texts", "the same, 1024 texts at once", MANY_TEXTS, bytes_of_decoding, 1.12, 1.05),
+    Row("many_texts_memory", "1024 texts: temporaries / cache", MANY_TEXTS, temporaries_of_decoding, 0.06, 0.1),
+    Row("filtering", "bytes of a token with top-p / without", MANY_TEXTS, bytes_of_filtering, 1.07, 1.05),
+    Row("long_rows", "attention of 8192 tokens: time / in blocks of queries", V5P, time_of_long_rows, 0.16, 0.2),
+    Row("gpu_bytes", "adapt on a GPU: bytes / (weights twice, adapters once)", GPU, bytes_of_adapt, 7.0, 5.0),
+    Row("gpu_decoding", "decoding on a GPU: bytes / (weights and cache once)", GPU, bytes_of_decoding, 1.45, 1.05),
+    Row("episode", "episode: memory / what there is", WHOLE, functools.partial(memory_of, "episode"), 0.2, 0.2),
+    Row("round", "outer_round: memory / what there is", WHOLE, functools.partial(memory_of, "outer_round"), 0.2, 0.2),
 )
 
 

@@ -1,20 +1,24 @@
 """The engine's speed: many updates at once, compared with torch + PEFT and with the machine's peak rate.
 
-    python -m benchmarks.engine [--quick] [--json FILE]
+    python -m benchmarks.engine [--runs N] [--parts NAMES] [--quick] [--json FILE]
 
-All sides run in one process on random weights, one after the other, so that they see the same machine. On a
-CPU in float32; on an accelerator in bfloat16, without PEFT and with a 1.5B and a 7B shape besides. `--quick`
-runs a smoke test with tiny sizes. Prints tables and JSON. Needs torch and peft.
+All sides use random weights and the same cores, in turns. PEFT trains in as many processes as there are cores, each
+pinned to one, which share the updates. Where a time has a range it is the median of `--runs` runs, between the least
+and the most. On a CPU in float32; on an accelerator in bfloat16, without PEFT and with a 1.5B and a 7B shape besides.
+`--quick` runs a smoke test with tiny sizes. Prints tables and JSON. Needs torch and peft.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -25,9 +29,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import peers
+from benchmarks.host import host_costs
 from selfadapt import TokenSequence, Update, adapt, generate
 from selfadapt.engine import memory, runtime
-from selfadapt.engine.adapt import schedule, training_step
+from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.train import initial_adapters
 from selfadapt.engine.adapt.work import plan_work
 from selfadapt.models.config import ModelConfig
@@ -71,7 +77,7 @@ class Size:
       medium: the architecture of the large products.
       medium_updates: updates at that size.
       medium_time: tokens per row at that size.
-      singles: updates timed one by one, through `adapt` and in PEFT.
+      host: adapters, and slots of a training step, for the host's part.
       counts: adapters at once, for the cost of each.
       depths: layers whose compilation is timed.
       new_tokens: tokens decoded per row.
@@ -87,7 +93,7 @@ class Size:
     medium: ModelConfig = MEDIUM
     medium_updates: int = 16
     medium_time: int = 96
-    singles: int = 3
+    host: tuple[tuple[int, int], ...] = ((1024, 64), (64, 16))
     counts: tuple[int, ...] = (1, 4, 16, 64, 256)
     depths: tuple[int, ...] = (2, 24)
     new_tokens: int = 64
@@ -103,7 +109,7 @@ QUICK = Size(
     medium=TOY,
     medium_updates=2,
     medium_time=16,
-    singles=1,
+    host=((4, 2),),
     counts=(1, 2),
     depths=(2, 6),
     new_tokens=4,
@@ -170,72 +176,60 @@ def matrix_rate(size: Size, dtype: str) -> float:
     return best
 
 
-def peft_seconds(config: ModelConfig, updates: Sequence[Update]) -> float:
-    """Returns the seconds of an update in torch + PEFT: the mean of these, after a warm-up, with the better threads."""
-    import torch
-    import transformers
-
-    from benchmarks import peft_loop
-
-    architecture = transformers.AutoConfig.for_model(**(config.to_json() | {"torch_dtype": "float32"}))
-    model = transformers.AutoModelForCausalLM.from_config(architecture)
-    threads, means = torch.get_num_threads(), []
-    for count in sorted({1, threads}):
-        torch.set_num_threads(count)
-        wrapped = peft_loop.wrap(model, updates[0])
-        peft_loop.train(wrapped, updates[0].replace(epochs=1), schedule.encode(updates[0], None))
-        start = time.perf_counter()
-        for update in updates:
-            peft_loop.train(wrapped, update, schedule.encode(update, None))
-        means.append((time.perf_counter() - start) / len(updates))
-        model = wrapped.unload()
-    torch.set_num_threads(threads)
-    return min(means)
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Returns the median of some values as `name`, and their range as `name_least` and `name_most`."""
+    return {name: statistics.median(values), f"{name}_least": min(values), f"{name}_most": max(values)}
 
 
-def many_updates(size: Size, dtype: str, rate: float, peer: bool) -> dict[str, Any]:
+def compared(model: Model, updates: Sequence[Update], runs: int, peer: bool) -> dict[str, Any]:
+    """Times `adapt` and, if `peer`, PEFT's processes on the same updates, in turns."""
+    ours, theirs, processes = [], [], 0
+    with contextlib.ExitStack() as stack:
+        peft = stack.enter_context(peers.TrainingProcesses(model.config, updates[0])) if peer else None
+        for _ in range(runs):
+            ours.append(seconds(lambda: trained(model, updates)))
+            if peft is not None:
+                theirs.append(peft.seconds(updates))
+                processes = peft.count
+    result: dict[str, Any] = spread("at_once_seconds", ours)
+    if peer:
+        result |= {"peft_processes": processes} | spread("peft_seconds", theirs)
+        result |= spread("times_peft", [other / own for own, other in zip(ours, theirs, strict=True)])
+    return result
+
+
+def many_updates(size: Size, dtype: str, rate: float, runs: int, peer: bool) -> dict[str, Any]:
     """(a) Many small updates at once, one by one, and in PEFT; (b) the share of the machine's rate."""
     model = Model.random(size.small, dtype=dtype)
     updates = make_updates(
         size.small, size.updates, lambda g: g.integers(size.shortest, size.longest + 1), epochs=size.epochs
     )
     first = seconds(lambda: trained(model, updates))
-    at_once = seconds(lambda: trained(model, updates), 3)
-    alone = updates[: size.singles]
-    for update in alone:
-        trained(model, [update])
-    single = seconds(lambda: [trained(model, [update]) for update in alone]) / len(alone)
-    result = {
+    times = compared(model, updates, runs, peer)
+    trained(model, updates[:1])
+    single = seconds(lambda: [trained(model, [update]) for update in updates])
+    return {
         "steps": sum(update.epochs * len(update.sequences) for update in updates),
         "first_seconds": first,
-        "at_once_seconds": at_once,
-        "one_by_one_seconds": single * len(updates),
-        "extrapolated_from": len(alone),
+        **times,
+        "one_by_one_seconds": single,
+        "times_one_by_one": single / times["at_once_seconds"],
         "padding_overhead": adapt(model, updates).stats["padding_overhead"],
-        "rate_share": training_flops(size.small, updates) / at_once / rate,
+        "rate_share": training_flops(size.small, updates) / times["at_once_seconds"] / rate,
     }
-    result["times_one_by_one"] = result["one_by_one_seconds"] / at_once
-    if peer:
-        result["peft_seconds"] = peft_seconds(size.small, alone) * len(updates)
-        result["times_peft"] = result["peft_seconds"] / at_once
-    return result
 
 
-def large_products(config: ModelConfig, size: Size, dtype: str, rate: float, peer: bool) -> dict[str, Any]:
+def large_products(config: ModelConfig, size: Size, dtype: str, rate: float, runs: int, peer: bool) -> dict[str, Any]:
     """(b) The share of the machine's rate where products are large, and PEFT on the same updates."""
     model = Model.random(config, dtype=dtype)
     updates = make_updates(config, size.medium_updates, lambda g: size.medium_time, sequences=2, epochs=1)
     trained(model, updates)
-    at_once = seconds(lambda: trained(model, updates), 2)
-    result = {
+    times = compared(model, updates, runs, peer)
+    return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
-        "at_once_seconds": at_once,
-        "rate_share": training_flops(config, updates) / at_once / rate,
+        **times,
+        "rate_share": training_flops(config, updates) / times["at_once_seconds"] / rate,
     }
-    if peer:
-        result["peft_seconds"] = peft_seconds(config, updates[: size.singles]) * len(updates)
-        result["times_peft"] = result["peft_seconds"] / at_once
-    return result
 
 
 def adapter_costs(size: Size, dtype: str) -> list[dict[str, float]]:
@@ -302,8 +296,8 @@ def measure_memory(size: Size) -> dict[str, float]:
     return {"peak": resident() - empty, "least": sum(least.values()), **least, "process_before": empty}
 
 
-def decoding(config: ModelConfig, size: Size, dtype: str) -> list[dict[str, float]]:
-    """(d) New tokens a second over all rows, for the base model and with an adapter for each row."""
+def decoding(config: ModelConfig, size: Size, dtype: str, peer: bool) -> list[dict[str, float]]:
+    """(d) New tokens a second over all rows, for the base model, with an adapter for each row, and so in PEFT."""
     model = Model.random(config, dtype=dtype)
     results = []
     for rows in size.rows:
@@ -319,6 +313,10 @@ def decoding(config: ModelConfig, size: Size, dtype: str) -> list[dict[str, floa
         for side, work in sides.items():
             work()
             row[f"{side}_tokens_per_second"] = rows * size.new_tokens / seconds(work, 3)
+        if peer:
+            theirs = peers.decoding_seconds(config, updates, prompts, size.new_tokens, 3)
+            row["peft_tokens_per_second"] = rows * size.new_tokens / theirs
+            row["times_peft"] = row["adapters_tokens_per_second"] / row["peft_tokens_per_second"]
         results.append(row)
     return results
 
@@ -334,7 +332,7 @@ def machine(dtype: str) -> dict[str, Any]:
     return {
         "device": jax.devices()[0].device_kind,
         "cpu": (names or ["unknown"])[0],
-        "cores": os.cpu_count(),
+        "cores": len(runtime.cores()),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "dtype": dtype,
         "python": platform.python_version(),
@@ -342,28 +340,30 @@ def machine(dtype: str) -> dict[str, Any]:
     }
 
 
-def run(size: Size, quick: bool) -> dict[str, Any]:
-    """Runs every part; returns the results, in the units that their names say."""
+def run(size: Size, quick: bool, runs: int, parts: Sequence[str]) -> dict[str, Any]:
+    """Runs some parts, all of them by default; returns the results, in the units that their names say."""
     on_cpu = jax.default_backend() == "cpu"
     dtype = "float32" if on_cpu else "bfloat16"
     runtime.keep_freed_memory()
     rate = matrix_rate(size, dtype)
-    result = {
-        "machine": machine(dtype),
-        "gflops": rate / 1e9,
-        "many_updates": many_updates(size, dtype, rate, peer=on_cpu),
-        "large_products": large_products(size.medium, size, dtype, rate, peer=on_cpu),
-        "adapter_costs": adapter_costs(size, dtype),
-        "compile_seconds": compile_seconds(size, dtype),
-        "decoding": decoding(size.small, size, dtype),
+    work: dict[str, Callable[[], Any]] = {
+        "many_updates": lambda: many_updates(size, dtype, rate, runs, peer=on_cpu),
+        "large_products": lambda: large_products(size.medium, size, dtype, rate, runs, peer=on_cpu),
+        "host": lambda: [host_costs(TOY, *counts, epochs=size.epochs, runs=runs) for counts in size.host],
+        "adapter_costs": lambda: adapter_costs(size, dtype),
+        "compile_seconds": lambda: compile_seconds(size, dtype),
+        "decoding": lambda: decoding(size.small, size, dtype, peer=on_cpu),
     }
     if on_cpu and sys.platform.startswith("linux"):
-        result["memory_mib"] = peak_memory(quick)
+        work["memory_mib"] = lambda: peak_memory(quick)
     if not on_cpu and not quick:
         for name, config in LARGE.items():
-            result[f"large_products_{name}"] = large_products(config, size, dtype, rate, peer=False)
-            result[f"decoding_{name}"] = decoding(config, size, dtype)
-    return result
+            work[f"large_products_{name}"] = functools.partial(large_products, config, size, dtype, rate, runs, False)
+            work[f"decoding_{name}"] = functools.partial(decoding, config, size, dtype, False)
+    if unknown := sorted(set(parts) - set(work)):
+        raise SystemExit(f"--parts has no {unknown[0]!r}; there are {', '.join(work)}")
+    found = {name: measure() for name, measure in work.items() if not parts or name in parts}
+    return {"machine": machine(dtype), "gflops": rate / 1e9} | found
 
 
 def table(result: dict[str, Any]) -> str:
@@ -385,6 +385,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smoke test in seconds")
+    parser.add_argument("--runs", type=int, default=5, help="how often to time what is compared with PEFT")
+    parser.add_argument(
+        "--parts", default="", help="some parts only, by the names of their tables, such as host,decoding"
+    )
     parser.add_argument("--json", type=pathlib.Path, help="also write the results to this file")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -392,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.memory:
         print(json.dumps(measure_memory(size)))
         return
-    result = run(size, options.quick)
+    result = run(size, options.quick, options.runs, [part for part in options.parts.split(",") if part])
     text = json.dumps(result, indent=1)
     print(table(result), text, sep="\n\n")
     if options.json:

@@ -24,6 +24,7 @@ from selfadapt.domains import make_domain
 from selfadapt.engine import runtime
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy
+from selfadapt.parallel import sharding
 
 LINES, LINE_TOKENS = 8, 32
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     inner = functional.inner_update(model.config, domain.update, LINES + 1)
     program = jax.jit(
         functools.partial(functional.episode, config=model.config, new_tokens=options.tokens, line_tokens=LINE_TOKENS),
-        compiler_options=runtime.compiler_options(runtime.platform(model.mesh)),
+        compiler_options=runtime.compiler_options(sharding.platform(model.mesh)),
     )
 
     def device() -> Any:

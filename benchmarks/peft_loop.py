@@ -19,11 +19,15 @@ from selfadapt.engine.adapt.schedule import Encoded, optimizer_steps
 
 def wrap(model: transformers.PreTrainedModel, update: Update):
     """Returns the model with a LoRA adapter of an update's rank, alpha and targets."""
+    return get_peft_model(model, lora_config(update))
+
+
+def lora_config(update: Update) -> LoraConfig:
+    """Returns the settings of an adapter of an update's rank, alpha and targets."""
     targets = update.targets if isinstance(update.targets, str) else list(update.targets)
-    config = LoraConfig(
+    return LoraConfig(
         r=update.rank, lora_alpha=update.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, config)
 
 
 def copy_adapter(wrapped, adapter: Adapters) -> None:

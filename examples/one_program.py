@@ -51,7 +51,7 @@ def train(
     inner = functional.inner_update(model.config, domain.update, LINES + 1)
     options = dict(outer=outer, new_tokens=tokens, line_tokens=LINE_TOKENS)
 
-    @functools.partial(jax.jit, compiler_options=runtime.compiler_options(runtime.platform(model.mesh)))
+    @functools.partial(jax.jit, compiler_options=runtime.compiler_options(sharding.platform(model.mesh)))
     def program(params: Any, state: functional.Writer, given: Any) -> Any:
         def one(state: functional.Writer, given: Any) -> Any:
             contexts, keys = given

@@ -13,9 +13,13 @@ def test_the_engine_benchmark_runs_and_writes_its_results(tmp_path, capsys):
     pytest.importorskip("peft")
     from benchmarks import engine
 
-    engine.main(["--quick", "--json", str(tmp_path / "result.json")])
+    engine.main(["--quick", "--runs", "2", "--json", str(tmp_path / "result.json")])
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["many_updates"]["times_peft"] > 0
+    many = result["many_updates"]
+    assert 0 < many["times_peft_least"] <= many["times_peft"] <= many["times_peft_most"]
+    assert many["peft_processes"] == result["machine"]["cores"]
+    assert [(row["slots"], row["training_steps"]) for row in result["host"]] == [(2, 32)]
+    assert all(row["times_peft"] > 0 for row in result["decoding"])
     assert [row["adapters"] for row in result["adapter_costs"]] == [1, 2]
     assert result["memory_mib"]["least"] > 0
     assert "| rows | base_tokens_per_second | adapters_tokens_per_second |" in capsys.readouterr().out

@@ -34,11 +34,13 @@ def test_a_training_step_computes_nothing_twice(case, tmp_path, capsys):
     rows = (
         Row("flops", "FLOPs", case, compiled.flops_of_adapt, 1.1, 1.0),  # what the causal mask hides is computed
         Row("bytes", "bytes", case, compiled.bytes_of_adapt, 1.0, 1.0),
+        Row("tensor", "links", case, compiled.waiting_of_adapt, 1.0, 1.0),  # one device has none
     )
-    assert compiled.main(["--rows=flops"], rows) == 0
+    assert compiled.main(["--rows=flops,tensor"], rows) == 0
     file = tmp_path / "values.json"
     assert compiled.main([f"--json={file}"], rows) == 1  # activations take more than the weights
-    flops, moved = json.loads(file.read_text())
+    flops, moved, waiting = json.loads(file.read_text())
+    assert waiting["value"] == 1.0
     assert 1.0 <= flops["value"] <= 1.1
     config, programs = case.planner.model.config, moved["programs"]
     assert [each["name"] for each in programs] == ["adapt 2x1x24", "adapt 2x1x16"]
