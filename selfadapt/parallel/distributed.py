@@ -197,7 +197,24 @@ def finish(status: int) -> None:
     import jax
 
     barrier("finish")  # without a time limit: process 0 may still be writing
+    _wait_for_devices()
     jax.distributed.shutdown()
+
+
+def _wait_for_devices() -> None:
+    """Waits until every device of every process has ended its collectives.
+
+    `multihost_utils` waits for the result of one device of a process. Another one may still be in the collective when a
+    process ends, and on CPUs a device waits for the connection to its peer without end, as does Python at its exit.
+    """
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(jax.devices(), ("all",))
+    whole, divided = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("all",)))
+    ones = jax.make_array_from_callback((mesh.size,), divided, lambda _: np.ones(1, np.float32))
+    jax.block_until_ready(jax.jit(jax.numpy.sum, out_shardings=whole)(ones))
 
 
 def _initialized() -> bool:
