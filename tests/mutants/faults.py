@@ -538,7 +538,7 @@ FAULTS = (
             "compaction gives rows the adapters of others",
             "kept = [np.arange(slots)] * self.shards  # adapters stay where they are",
             "pass",
-            "test_every_live_row_is_kept_once_and_on_its_shard",
+            "test_every_live_row_is_kept_once_and_with_its_adapter",
         ),
         (
             "compaction drops live rows",
@@ -554,10 +554,27 @@ FAULTS = (
         ),
         (
             "compaction leaves the adapters where they were",
-            "return Compaction(live, moved.reshape(self.shards, -1), chosen if slots < old.shape[1] else None)",
-            "return Compaction(live, moved.reshape(self.shards, -1), None)",
+            "return Compaction(live, moved.reshape(self.shards, -1), sent, chosen if slots < old.shape[1] else None)",
+            "return Compaction(live, moved.reshape(self.shards, -1), sent, None)",
             "test_texts_do_not_depend_on_compaction",
         ),
+        (
+            "a row that moves is taken from the first shard",
+            "rows[target] = np.append(rows[target], size + source * count + np.arange(len(own)))",
+            "rows[target] = np.append(rows[target], size + np.arange(len(own)))",
+            "test_every_live_row_is_kept_once_and_with_its_adapter",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/programs.py",
+        "tests/sharded/test_compaction.py",
+        (
+            "a shard sends rows to itself",
+            "received = jax.lax.all_to_all(own[sent.ravel()], sharding.BATCH_AXES, 0, 0, tiled=True)",
+            "received = own[sent.ravel()]",
+            "test_rows_move_with_all_that_belongs_to_them",
+        ),
+        devices=8,
     ),
     *_faults(
         "selfadapt/engine/generate/sampling.py",

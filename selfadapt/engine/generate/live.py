@@ -2,7 +2,10 @@
 
 Texts of one chunk end at different times, and a row that has ended costs as much as a live one. Compaction copies the
 cache of the live rows and compiles the program for another shape. It therefore happens where the cache grows, which
-does both anyway, and in long texts when half of the rows have ended. No row moves from shard to shard.
+does both anyway, and in long texts when half of the rows have ended.
+
+All shards of a mesh have one shape. Where they divide the rows of the base model or of a single adapter, rows move from
+full shards to others, as few as the smaller shape needs. Where they divide adapters, rows stay with theirs.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ class Compaction:
 
     Attributes:
       live: the rows afterwards.
-      rows: for each shard the old places of its rows, counted within the shard, `[shards, rows]`.
+      rows: for each shard the old places of its rows, counted within the shard, `[shards, rows]`; after the places of
+        a shard follow those of the rows sent to it, by the shards that they come from.
+      sent: the places of the rows that each shard sends to each other one, `[from, to, count]`; `None` if none moves.
       adapters: likewise the adapters, `[shards, adapters]`; `None` where all adapters stay.
     """
 
     live: LiveRows
     rows: np.ndarray
+    sent: np.ndarray | None
     adapters: np.ndarray | None
 
 
@@ -101,19 +107,55 @@ class LiveRows:
         old = self.places.reshape(self.shards, adapters // divided, rows // parts)
         left = ~self.here(done).reshape(old.shape)
         kept = [np.flatnonzero(own.any(axis=1)) for own in left]  # adapters of each shard
-        slots, width = padded_size(max(map(len, kept))), padded_size(int(left.sum(axis=2).max()))
+        most = -(-left.sum() // self.shards) if adapters == 1 else left.sum(axis=2).max()  # live rows of an adapter
+        slots, width = padded_size(max(map(len, kept))), padded_size(int(most))
         if self.shards * slots * width >= (old.size if grows else old.size // 2 + 1):
             return None
         if slots == old.shape[1]:
             kept = [np.arange(slots)] * self.shards  # adapters stay where they are
+        rows_of = [[k * old.shape[2] + np.flatnonzero(left[shard, k]) for k in own] for shard, own in enumerate(kept)]
+        held, sent = old.reshape(self.shards, -1), None
+        if adapters == 1:
+            rows_of, sent = _spread(left[:, 0], width)
+        if sent is not None:
+            received = np.stack([own[places] for own, places in zip(held, sent, strict=True)], axis=1)
+            held = np.concatenate([held, received.reshape(self.shards, -1)], axis=1)
         chosen = np.zeros((self.shards, slots), np.int32)
         moved = np.zeros((self.shards, slots, width), np.int32)
         places = np.full(moved.shape, NOWHERE)
         for shard, indices in enumerate(kept):
             chosen[shard, : len(indices)] = indices
-            for slot, k in enumerate(indices):
-                columns = np.flatnonzero(left[shard, k])
-                moved[shard, slot, : len(columns)] = k * old.shape[2] + columns
-                places[shard, slot, : len(columns)] = old[shard, k, columns]
+            for slot, own in enumerate(rows_of[shard]):
+                moved[shard, slot, : len(own)] = own
+                places[shard, slot, : len(own)] = held[shard, own]
         live = LiveRows(places.reshape(divided * slots, parts * width), self.shards)
-        return Compaction(live, moved.reshape(self.shards, -1), chosen if slots < old.shape[1] else None)
+        return Compaction(live, moved.reshape(self.shards, -1), sent, chosen if slots < old.shape[1] else None)
+
+
+def _spread(left: np.ndarray, width: int) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
+    """Distributes the live rows of one adapter over shards.
+
+    Args:
+      left: which rows are live, `[shards, rows]`.
+      width: the most rows of a shard afterwards; a shard with fewer keeps all its rows.
+
+    Returns:
+      `Compaction.rows` without padding, as a list of one array for each shard, and `Compaction.sent`.
+    """
+    shards, size = left.shape
+    live = [np.flatnonzero(own) for own in left]
+    leaving = [(source, row) for source, own in enumerate(live) for row in own[width:]]
+    if not leaving:
+        return [[own] for own in live], None
+    # The first free place of every shard, then the second ones, so that rows of one shard go to different ones.
+    free = sorted((place - len(own), shard) for shard, own in enumerate(live) for place in range(len(own), width))
+    pairs: dict[tuple[int, int], list[int]] = {}
+    for (source, row), (_, target) in zip(leaving, free, strict=False):
+        pairs.setdefault((source, target), []).append(row)
+    count = padded_size(max(map(len, pairs.values())))
+    sent = np.zeros((shards, shards, count), np.int32)
+    rows = [own[:width] for own in live]
+    for (source, target), own in pairs.items():
+        sent[source, target, : len(own)] = own
+        rows[target] = np.append(rows[target], size + source * count + np.arange(len(own)))
+    return [[own] for own in rows], sent

@@ -1,6 +1,6 @@
 """The device programs of `generate`: `start` reads prompts, `extend` writes tokens, `grow` enlarges the cache.
 
-`compact` copies some of the rows into a smaller batch, and may enlarge their cache.
+`compact` copies some of the rows into a smaller batch, of which some move to other shards, and may enlarge their cache.
 `start` runs each prompt once and samples its first token; `extend` adds up to `DECODE_STEPS` tokens to every row in a
 `while_loop` that ends when all rows are done. Neither vmaps the model (docs/architecture.md). `lower_start` and
 `lower_extend` trace them with abstract arguments, for a cost estimate or ahead-of-time compilation.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -179,28 +180,30 @@ def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
 
 
 @functools.partial(jax.jit, static_argnames=("adapters", "slots"))
-def compact(state: DecodeState, choice: Choice, rows: Array, adapters: int, slots: int) -> tuple[DecodeState, Choice]:
+def compact(
+    state: DecodeState, choice: Choice, rows: Array, sent: Array | None, adapters: int, slots: int
+) -> tuple[DecodeState, Choice]:
     """Returns some of the rows, with empty slots added to their cache, up to `slots`.
 
     Args:
       state: the state.
       choice: how each row chooses its tokens, as for `start`.
-      rows: for each shard of the mesh the places of its rows, counted within the shard, `[shards, rows]`.
+      rows: for each shard of the mesh the places of its rows (`live.Compaction`), `[shards, rows]`.
+      sent: the rows that each shard sends to each other one, `[shards, shards, count]`; `None` if none moves.
       adapters: adapters of the new shape; each shard has the rows of its adapters, one adapter after the other.
       slots: cache slots (`cache_slots`).
     """
+    indices = [(rows, ("batch", None))] + ([] if sent is None else [(sent, ("batch", None, None))])
 
-    def taken(leaf: Array, axis: int = 0) -> Array:
-        shape = leaf.shape
-        by_shard = leaf.reshape(*shape[:axis], len(rows), -1, *shape[axis + 1 :])
-        take = jax.vmap(lambda own, index: jnp.take(own, index, axis=axis), in_axes=(axis, 0), out_axes=axis)
-        return take(by_shard, rows).reshape(*shape[:axis], rows.size, *shape[axis + 1 :])
+    def taken(leaf: Array, axes: Sequence[str | None]) -> Array:
+        arrays, each = zip((leaf, axes), *indices, strict=True)
+        return sharding.on_each_device(functools.partial(_taken, axis=axes.index("batch")), each, arrays)
 
     def of_rows(leaf: Array) -> Array:  # [K, R, ...]
-        found = taken(leaf.reshape(-1, *leaf.shape[2:]))
-        return found.reshape(adapters, -1, *leaf.shape[2:])
+        flat = leaf.reshape(-1, *leaf.shape[2:])
+        return taken(flat, ("batch", None)[: flat.ndim]).reshape(adapters, -1, *leaf.shape[2:])
 
-    cache = state.cache.map(lambda leaf, axes: taken(leaf, axes.index("batch"))).grow(slots).sharded()
+    cache = state.cache.map(taken).grow(slots).sharded()
     state = dataclasses.replace(
         state,
         cache=cache,
@@ -209,6 +212,18 @@ def compact(state: DecodeState, choice: Choice, rows: Array, adapters: int, slot
         done=of_rows(state.done),
     )
     return state, jax.tree.map(of_rows, choice)
+
+
+def _taken(own: Array, rows: Array, sent: Array | None = None, *, axis: int) -> Array:
+    """Returns rows of one shard, and of those sent to it; `rows` and `sent` are its parts, with a first axis of one."""
+
+    def of_layer(own: Array) -> Array:
+        if sent is not None:
+            received = jax.lax.all_to_all(own[sent.ravel()], sharding.BATCH_AXES, 0, 0, tiled=True)
+            own = jnp.concatenate([own, received])
+        return own[rows[0]]
+
+    return jax.lax.map(of_layer, own) if axis else of_layer(own)  # layer by layer, for smaller temporaries
 
 
 def ended(token: Array, config: ModelConfig) -> Array:

@@ -332,7 +332,7 @@ def _run(
                 done |= preempted
         if (smaller := live.compacted(done, grows=grows, count=count)) is not None:
             live = smaller.live
-            state, choice = programs.compact(state, choice, smaller.rows, len(live.places), slots)
+            state, choice = programs.compact(state, choice, smaller.rows, smaller.sent, len(live.places), slots)
             if lora is not None and smaller.adapters is not None:
                 lora = batching.take_by_shard(lora, smaller.adapters)
         elif grows:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from selfadapt.engine.generate import sampling
+from selfadapt.engine.generate.batching import padded_size
 from selfadapt.engine.generate.live import LONG, NOWHERE, LiveRows
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
@@ -17,20 +18,31 @@ from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
 @pytest.mark.parametrize(
     ("adapters", "rows", "shards"), [(1, 40, 1), (1, 40, 4), (6, 7, 1), (8, 3, 4), (8, 1, 2), (2, 5, 2)]
 )
-def test_every_live_row_is_kept_once_and_on_its_shard(adapters, rows, shards):
+def test_every_live_row_is_kept_once_and_with_its_adapter(adapters, rows, shards):
     size, generator = adapters * rows, np.random.default_rng(0)
     live, values, ended = LiveRows.all(adapters, rows, shards), np.arange(size), np.zeros(size, bool)
     homes = values * shards // size  # the shard of each row
     owners = values // rows
     on_device, adapters_there = values.reshape(adapters, rows), np.arange(adapters)
-    count = 0
+    count = moves = 0
     while not ended.all():
         if (smaller := live.compacted(ended, grows=True, count=1)) is not None:
             count += 1
             assert smaller.live.places.size < live.places.size
+            by_shard, here = on_device.reshape(shards, -1), [[] for _ in range(shards)]
+            for target in range(shards):
+                here[target] += list(by_shard[target])
+                for source in range(shards) if smaller.sent is not None else ():
+                    here[target] += list(by_shard[source, smaller.sent[source, target]])
+            if adapters == 1:  # as many rows move as there are too many for the shape
+                left, width = (~live.here(ended)).reshape(shards, -1).sum(axis=1), smaller.rows.shape[1]
+                assert width == padded_size(-(-int(left.sum()) // shards))
+                moved = smaller.live.places.reshape(shards, -1) != NOWHERE
+                moved &= smaller.rows >= by_shard.shape[1]
+                assert moved.sum() == np.maximum(left - width, 0).sum() and moved.any() == (smaller.sent is not None)
+                moves += moved.sum()
             live = smaller.live
-            by_shard = on_device.reshape(shards, -1)
-            on_device = np.take_along_axis(by_shard, smaller.rows, axis=1).reshape(live.places.shape)
+            on_device = np.take_along_axis(np.asarray(here), smaller.rows, axis=1).reshape(live.places.shape)
             if smaller.adapters is not None:
                 parts = adapters_there.reshape(len(smaller.adapters), -1)
                 adapters_there = np.take_along_axis(parts, smaller.adapters, axis=1).ravel()
@@ -38,7 +50,8 @@ def test_every_live_row_is_kept_once_and_on_its_shard(adapters, rows, shards):
         assert sorted(live.places[here]) == sorted(set(live.places[here]))
         assert set(np.flatnonzero(~ended)) <= set(live.places[here])
         np.testing.assert_array_equal(live.places[here], on_device[here])
-        assert (homes[on_device.reshape(shards, -1)] == np.arange(shards)[:, None]).all()
+        if adapters > 1:
+            assert (homes[on_device.reshape(shards, -1)] == np.arange(shards)[:, None]).all()
         if len(adapters_there) == len(on_device):
             np.testing.assert_array_equal(
                 owners[live.places][here], np.repeat(adapters_there[:, None], here.shape[1], 1)[here]
@@ -48,7 +61,14 @@ def test_every_live_row_is_kept_once_and_on_its_shard(adapters, rows, shards):
         assert whole[0][live.places[here]].tolist() == live.places[here].tolist()
         assert (whole[0] == -7).sum() == size - here.sum()
         ended |= generator.random(size) < 0.3
-    assert count
+    assert count and bool(moves) == (adapters == 1 and shards > 1)
+
+
+def test_rows_of_one_shard_are_sent_to_different_ones():
+    ended = np.arange(32) % 8 >= np.repeat([8, 2, 2, 1], 8)  # 8, 2, 2 and 1 rows left
+    smaller = LiveRows.all(1, 32, 4).compacted(ended, grows=True, count=1)
+    assert smaller.live.places.tolist() == [[0, 1, 2, 3, 8, 9, 4, 7, 16, 17, 5, NOWHERE, 24, 6, NOWHERE, NOWHERE]]
+    assert smaller.sent.shape == (4, 4, 2)
 
 
 def test_rows_stay_where_they_are_if_too_few_have_ended():
