@@ -17,7 +17,7 @@ from selfadapt.engine.adapt.optimizers import optimizer_of, state_copies
 from selfadapt.engine.adapt.schedule import MicroBatch, Shape, power_of_two
 from selfadapt.errors import InvalidValueError, OutOfMemoryError
 from selfadapt.models.attention import LONGEST_AT_ONCE, score_bytes
-from selfadapt.models.config import ModelConfig
+from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Adapters, abstract_lora, resolve_targets
 from selfadapt.parallel import distributed, sharding
 from selfadapt.types import Update
@@ -30,6 +30,7 @@ ACCELERATOR_STEP_TOKENS = (4096, 65536)
 # What a training step holds of each adapter in it, in sizes of its parameters: during the passes, and when activations
 # are freed and the step is taken (then the optimizer's state too, old and new). From programs compiled for TPUs.
 PASS_COPIES, STEP_COPIES = 3, 5
+SHARED_INPUTS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))  # of a layer
 LOGITS_COPIES = 2  # that the loss of a chunk holds
 FROZEN_COPIES = 2  # of a frozen adapter in a training step: as it is gathered, and with the layers first
 
@@ -98,21 +99,51 @@ def adapter_bytes(config: ModelConfig, rank: int, targets: Sequence[str], tensor
     return 4 * config.num_layers * rank * features
 
 
-def activation_bytes(config: ModelConfig, tokens: int, time: int, remat: bool, itemsize: int, tensor: int = 1) -> int:
+def activation_bytes(
+    config: ModelConfig,
+    tokens: int,
+    time: int,
+    remat: bool,
+    itemsize: int,
+    tensor: int = 1,
+    *,
+    platform: str = "cpu",
+    targets: Sequence[str] = tuple(PROJECTION_AXES),
+) -> int:
     """Estimates the bytes of activations that are kept for the backward pass of `tokens` tokens in rows of `time`.
 
     They are those of each of `tensor` devices, which divide the heads and the MLP's features, and between products the
     time of a row.
+
+    Args:
+      config: the architecture.
+      tokens: all tokens of a program.
+      time: tokens of a row.
+      remat: whether layers are computed again in the backward pass.
+      itemsize: bytes of an activation.
+      tensor: devices that divide the features.
+      platform: that of the devices.
+      targets: the projections with an adapter in training, whose inputs are kept.
     """
     hidden = config.hidden_size if time % tensor else config.hidden_size // tensor
     wide = (_part(config.num_heads, tensor) + 2 * _part(config.num_kv_heads, tensor)) * config.head_dim
-    inside = tokens * itemsize * (3 * wide + 4 * _part(config.intermediate_size, tensor))
-    scores = tokens * score_bytes(config, time) * _part(config.num_heads, tensor) // config.num_heads
-    kept = scores if time <= LONGEST_AT_ONCE else 0  # of each layer; long rows compute them again
-    if not remat:
-        return scores - kept + config.num_layers * (inside + 6 * tokens * itemsize * hidden + kept)
-    layer = inside + 6 * tokens * itemsize * config.hidden_size  # one at a time, with its inputs gathered
-    return layer + scores + config.num_layers * tokens * itemsize * hidden
+    inner = _part(config.intermediate_size, tensor)
+    scores = score_bytes(config, time) * _part(config.num_heads, tensor) // config.num_heads
+    # All that one layer computes; in a recomputed one the inputs are gathered.
+    layer = itemsize * (3 * wide + 4 * inner + 6 * (config.hidden_size if remat else hidden)) + scores
+    if remat:
+        return tokens * (layer + config.num_layers * itemsize * hidden)
+    again = scores if time > LONGEST_AT_ONCE else 0  # long rows compute their scores again
+    if platform == "cpu":
+        return tokens * (config.num_layers * (layer - again) + again)
+    # What `selfadapt.models.decoder` names, and the layer's input. XLA for GPUs keeps more where layers are unrolled, as
+    # it computes nothing twice: scores and weights of attention, and adapters' inputs in their dtype.
+    inputs = sum(
+        _part(config.projections()[name][0], tensor) for name, *more in SHARED_INPUTS if {name, *more} & {*targets}
+    )
+    each = itemsize * (2 * hidden + wide + 2 * inner)
+    each += 4 * inputs + (scores - again) * (4 + itemsize) // 8 if platform == "gpu" else itemsize * inputs
+    return tokens * (config.num_layers * each + layer)
 
 
 def loss_bytes(config: ModelConfig, tokens: int, platform: str, tensor: int = 1) -> int:
@@ -231,7 +262,9 @@ def plan_adapt(
         rows, anchors = (-(-count // row_shards) for count in (shape.rows, shape.anchor_rows))
         own = slots * (rows * shape.time + anchors * shape.anchor_time)
         longest = max(shape.time, shape.anchor_time)
-        passing = activation_bytes(config, own, longest, shape in plan.remat, itemsize, tensor)
+        passing = activation_bytes(
+            config, own, longest, shape in plan.remat, itemsize, tensor, platform=platform, targets=targets
+        )
         passing += loss_bytes(config, own, platform, tensor) + slots * (PASS_COPIES * each + FROZEN_COPIES * under)
         stepping = (STEP_COPIES + 2 * moments) * slots * each
         return -(-plan.chunk // shards) * (kept * each + under) + max(passing, stepping)
@@ -291,7 +324,7 @@ def plan_rows(config: ModelConfig, longest: int, most: int, itemsize: int, mesh:
     tokens = max(longest, min(tokens, rows * longest))
 
     def needed(tokens: int, remat: bool) -> int:
-        activations = activation_bytes(config, tokens, longest, remat, itemsize, tensor)
+        activations = activation_bytes(config, tokens, longest, remat, itemsize, tensor, platform=platform)
         return activations + loss_bytes(config, tokens, platform, tensor)
 
     remat = needed(tokens, False) > budget

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from selfadapt.models.attention import (
     LONGEST_AT_ONCE,
@@ -46,6 +47,7 @@ UNROLL_UP_TO_LAYERS = 4
 # texts. Programs that run hundreds of times therefore unroll more layers there, and compile for two to five times as
 # long; those that write texts hold the sliced weights a second time (`copied_layers`).
 GPU_UNROLL_UP_TO_LAYERS = 48
+KEPT = "kept"  # the name of results that the backward pass keeps (`_is_kept`)
 
 
 def forward(
@@ -265,8 +267,8 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, *, re
 
     if remat:
         layer = jax.checkpoint(layer)
-    elif sharding.in_use():
-        layer = jax.checkpoint(layer, policy=_is_computed, prevent_cse=False)
+    elif sharding.in_use() or sharding.current_platform() != "cpu":  # on one CPU computing again takes longer
+        layer = jax.checkpoint(layer, policy=_is_kept, prevent_cse=False)
     x, kept = jax.lax.scan(
         layer,
         x,
@@ -277,12 +279,13 @@ def _full(params, config, tokens, lora, positions, segments, key_segments, *, re
     return shard(hidden, "adapters", "rows", "time", "hidden"), kept
 
 
-def _is_computed(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Whether the backward pass keeps a result: not if it is its operand with another sharding.
+def _is_kept(primitive: Any, *_: Any, **parameters: Any) -> bool:
+    """Whether the backward pass keeps a result of the forward pass, or computes it again from those that it keeps.
 
-    Such are a layer's weights, of which it would keep a copy, gathered over `fsdp` or for a `shard_map` (`pvary`).
+    What projections and kernels return is kept, and what adapters multiply. The rest is cheap to compute: norms,
+    rotations, attention of short rows and the MLP's elementwise part. So are copies of weights for their sharding.
     """
-    return primitive.name not in ("sharding_constraint", "pvary")
+    return parameters.get("name") == KEPT or primitive.name == "pallas_call"
 
 
 def copied_layers(params: Params, config: ModelConfig, mesh: sharding.Mesh | None) -> Params:
@@ -327,7 +330,7 @@ def _block(
 
         def products(part, x, operands):
             x = x if to_hidden else part.whole(x)
-            own = x if to_hidden else part.own(x)
+            own = checkpoint_name(x if to_hidden else part.own(x), KEPT)
             # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
             low_rank_inputs = {a.dtype: own.astype(a.dtype) for _, _, factors in operands for a, _, _ in factors}
             return tuple(
@@ -341,13 +344,13 @@ def _block(
             for a, b, scale in factors:
                 precision = full_precision(a)
                 low = part.total(jnp.einsum("krti,kic->krtc", low_rank_inputs[a.dtype], a, precision=precision))
-                low = low * scale.astype(a.dtype)[:, None, None, None]
+                low = checkpoint_name(low, KEPT) * scale.astype(a.dtype)[:, None, None, None]
                 change = jnp.einsum("krtc,kco->krto", low, b, precision=precision)
                 y = (y + (part.placed(change) if to_hidden else change)).astype(y.dtype)
             if to_hidden:
                 y = part.scattered(y)
                 y = y if bias is None else y + bias
-            return y
+            return checkpoint_name(y, KEPT)
 
         tokens = x.size // x.shape[-1]
         if any(sharding.keeps_weight_sharded(tokens, *weights[name].shape) for name in names):
