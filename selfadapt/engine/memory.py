@@ -136,8 +136,8 @@ def activation_bytes(
     again = scores if time > LONGEST_AT_ONCE else 0  # long rows compute their scores again
     if platform == "cpu":
         return tokens * (config.num_layers * (layer - again) + again)
-    # What `selfadapt.models.decoder` names, and the layer's input. XLA for GPUs keeps more where layers are unrolled, as
-    # it computes nothing twice: scores and weights of attention, and adapters' inputs in their dtype.
+    # What `selfadapt.models.decoder` names, and the layer's input. XLA for GPUs computes nothing twice where layers are
+    # unrolled, and keeps scores and weights of attention too, and adapters' inputs in their dtype.
     inputs = sum(
         _part(config.projections()[name][0], tensor) for name, *more in SHARED_INPUTS if {name, *more} & {*targets}
     )
@@ -225,7 +225,7 @@ def plan_adapt(
       on: frozen adapters under those in training, if any.
 
     Raises:
-      OutOfMemoryError: not even one adapter fits.
+      OutOfMemoryError: not even one adapter fits beside the finished others.
     """
     budget = batch_bytes(budget)
     tensor = 1 if mesh is None else mesh.shape["tensor"]
@@ -267,7 +267,8 @@ def plan_adapt(
         )
         passing += loss_bytes(config, own, platform, tensor) + slots * (PASS_COPIES * each + FROZEN_COPIES * under)
         stepping = (STEP_COPIES + 2 * moments) * slots * each
-        return -(-plan.chunk // shards) * (kept * each + under) + max(passing, stepping)
+        finished = -(-(len(updates) - plan.chunk) // shards) * each  # those of other chunks, when the last one trains
+        return finished + -(-plan.chunk // shards) * (kept * each + under) + max(passing, stepping)
 
     def too_large(plan: AdaptPlan) -> tuple[Shape, ...]:
         return tuple(shape for shape in shapes if needed(plan, shape) > budget)
@@ -284,9 +285,12 @@ def plan_adapt(
         tokens = max(largest, tokens // 2)
     if too_large(chosen := plan(tokens, chunk, remat)):
         most_needed = max(needed(chosen, shape) for shape in shapes)
+        count = len(updates)
+        subject = "one adapter" if count == 1 else f"each of {count} adapters, and the others beside it,"
         raise OutOfMemoryError(
-            f"one adapter of rank {rank} on rows of {time} tokens needs about {most_needed / 2**20:.0f} MiB and "
-            f"{budget / 2**20:.0f} MiB are free; shorten the sequences or lower the rank or the batch size"
+            f"{subject} of rank {rank} on rows of {time} tokens needs about {most_needed / 2**20:.0f} MiB and "
+            f"{budget / 2**20:.0f} MiB are free; shorten the sequences, lower the rank or the batch size"
+            + (", or train fewer adapters together" if count > 1 else "")
         )
     return plan(tokens, chunk, too_large(plan(tokens, chunk)))  # of fewer adapters at once activations may fit
 

@@ -44,7 +44,7 @@ def full_finetuning(phase: str, update: Update, model: Model, machine: Machine, 
     held += 0 if model.dtype == jnp.float32 else device_bytes(model.params)
     lengths = [len(sequence.ids) for sequence in sequences]
     longest = schedule.row_length(max(lengths))
-    budget = int(memory.SHARE * (machine.memory - held - weights - moments)) - 2 * weights
+    budget = machine.budget(held + weights + moments) - 2 * weights
     steps, most = steps_of(update, sequences), update.batch_size * update.gradient_accumulation
     plan = memory.plan_rows(model.config, longest, most, model.dtype.itemsize, machine.mesh, budget)
     runs: collections.Counter[tuple[int, int]] = collections.Counter()

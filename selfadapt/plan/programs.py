@@ -14,7 +14,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.engine import memory
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
@@ -152,7 +151,7 @@ class Programs:
     def __init__(self, model: Model, machine: Machine, others: int):
         self.model, self.machine, self.others = model, machine, others
         self.weights = device_bytes(model.params)
-        self.budget = max(0, int(memory.SHARE * (machine.memory - self.weights - others)))
+        self.budget = machine.budget(self.weights + others)
 
     def lora(self, stack: Stack) -> Lora:
         """Returns an abstract stack of adapters, with a mesh's padding, as `Adapters.on` lays it out."""

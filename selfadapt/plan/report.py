@@ -119,7 +119,8 @@ def machine(config: Any, topology: Topology) -> Machine:
     if mesh is None and topology.name != "local":  # one chip that is not attached: programs must still name it
         kinds = (jax.sharding.AxisType.Auto,) * 3
         mesh = jax.sharding.Mesh(np.asarray(topology.devices[:1]).reshape(1, 1, 1), sharding.AXES, axis_types=kinds)
-    return Machine(mesh, topology.chip.memory)
+    given = config.free_memory_gib
+    return Machine(mesh, topology.chip.memory, None if given is None else given * 2**30)
 
 
 def describe(config: Any, model: Model, work: Workload, topology: Topology) -> Described:

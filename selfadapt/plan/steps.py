@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from selfadapt.engine import memory
 from selfadapt.parallel import sharding
 
 
@@ -45,15 +46,21 @@ class Machine:
     Attributes:
       mesh: the mesh; `None` for one device of this process.
       memory: bytes per device.
+      free: what batches are made for instead of the free memory (`config.free_memory_gib`), bytes per device.
     """
 
     mesh: Any
     memory: float
+    free: float | None = None
 
     @property
     def shards(self) -> int:
         """Data-parallel shards of the mesh."""
         return sharding.num_shards(self.mesh)
+
+    def budget(self, held: int) -> int:
+        """Returns the bytes on each device that a batch may take beside `held` ones, as `memory.batch_bytes` would."""
+        return max(0, int(memory.SHARE * (self.memory - held if self.free is None else self.free)))
 
     def array(self, shape: Sequence[int], dtype: Any, axes: Sequence[str | None]) -> jax.ShapeDtypeStruct:
         """Returns an abstract array with the sharding of a real one."""

@@ -12,7 +12,7 @@ from selfadapt import Update
 from selfadapt.config import load_config
 from selfadapt.engine import memory
 from selfadapt.engine.adapt.work import plan_work
-from selfadapt.errors import InvalidValueError
+from selfadapt.errors import InvalidValueError, OutOfMemoryError
 from selfadapt.experiment import train
 from selfadapt.models import decoder
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
@@ -62,8 +62,9 @@ def test_training_steps_are_smaller_rather_than_activations_recomputed():
 
 
 def test_fewer_adapters_at_once_leave_room_for_activations():
-    plan, steps = planned(1024, 110, update=UPDATE.replace(rank=256))  # all at once would take 116 GiB without any
-    assert steps == [(256, 16, False)] and plan.chunk == 512
+    # All at once would take 116 GiB without any; the finished ones take 39 in the end.
+    plan, steps = planned(1024, 110, update=UPDATE.replace(rank=256))
+    assert steps == [(256, 16, False)] and plan.chunk == 256
 
 
 def test_devices_that_divide_the_features_keep_more():
@@ -78,7 +79,16 @@ def test_devices_that_divide_the_rows_of_one_adapter_keep_more():
 
 
 def test_with_less_memory_fewer_adapters_are_trained_at_once():
-    assert [planned(1024, gib)[0].chunk for gib in (2, 8, 32)] == [16, 128, 1024]
+    assert [planned(1024, gib)[0].chunk for gib in (8, 12, 32)] == [32, 128, 1024]
+
+
+def test_finished_adapters_have_to_fit_too():
+    # 128 on each device take 4.8 GiB, of which 80% of 5 GiB have no room.
+    with pytest.raises(
+        OutOfMemoryError, match="each of 1024 adapters, and the others beside it, of rank 32 .*together"
+    ):
+        planned(1024, 5)
+    assert planned(64, 5)[0].chunk == 64
 
 
 @pytest.mark.parametrize(("most", "gib", "remat"), [(16, 30, False), (64, 30, True), (16, 15, True)])

@@ -828,6 +828,18 @@ FAULTS = (
             "test_activations_are_kept_where_those_of_the_step_that_runs_fit",
         ),
         (
+            "finished adapters take no memory",
+            "finished = -(-(len(updates) - plan.chunk) // shards) * each  # those of other chunks, when the last one trains",
+            "finished = 0",
+            "test_finished_adapters_have_to_fit_too",
+        ),
+        (
+            "the inputs of adapters are not counted",
+            'each += 4 * inputs + (scores - again) * (4 + itemsize) // 8 if platform == "gpu" else itemsize * inputs',
+            "each += 0",
+            "test_on_a_mesh_the_backward_pass_keeps_what_is_estimated",
+        ),
+        (
             "activations are recomputed rather than training steps made smaller",
             "remat = too_large(plan(max(largest, least), chunk))",
             "remat = too_large(plan(tokens, chunk))",

@@ -18,6 +18,7 @@ from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
 from selfadapt.engine import flops, runtime
+from selfadapt.engine.memory import SHARE
 from selfadapt.errors import UserError
 from selfadapt.models.lora import Spec
 from selfadapt.models.model import Model, load_model
@@ -188,6 +189,14 @@ def planner(rank=4, **changes):
     update = Update([TokenSequence((1,) * 32)] * 2, rank=rank, targets="all-linear", epochs=1)
     work = Workload("the test", (32,) * 4, 32, 32, (update,) * 4, ((16,) * 2,) * 4)
     return Round(config, abstract_model(Model(architecture, {}), machine, "float32"), machine, work)
+
+
+def test_batches_of_a_plan_are_made_for_the_memory_that_a_run_is_given():
+    local = topology.find("local")
+    memory = local.chip.memory
+    assert report.machine(loaded({}), local).budget(2**20) == int(SHARE * (memory - 2**20))
+    given = report.machine(loaded({"free_memory_gib": "0.25"}), local)
+    assert given.memory == memory and given.budget(2**20) == int(SHARE * 2**28)
 
 
 def test_a_bfloat16_policy_that_is_merged_takes_the_float32_copies_of_its_trained_weights():
