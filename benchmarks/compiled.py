@@ -291,7 +291,7 @@ def memory_of(name: str, case: Case) -> tuple[float, Sequence[costs.Cost]]:
 QWEN, LARGER = "docs/models/qwen2p5_7b.json", "docs/models/qwen3_14b.json"
 SHARDS = {"mesh.data": 4, "mesh.tensor": 4}
 V5P = Case(QWEN, "v5p:2x2x2", {"mesh.data": 8, "at_once": 64})
-MANY = Case(QWEN, "v5e:4x4", SHARDS | {"at_once": 1024})
+MANY = Case(QWEN, "v5e:4x4", SHARDS | {"at_once": 1024, "free_memory_gib": 5})
 FOURTEEN = Case(LARGER, "v6e:4x4", SHARDS | {"at_once": 64, "free_memory_gib": 5})
 SAMPLING = Case(QWEN, "v5e:4x4", SHARDS | {"at_once": 64})
 MANY_TEXTS = Case(QWEN, "v5p:2x2x2", {"mesh.data": 8, "at_once": 256})
@@ -301,7 +301,7 @@ WHOLE = Case(QWEN, "v5p:2x2x2", {"mesh.data": 8, "contexts": 8, "edits": 4})
 ROWS = (
     Row("flops", "adapt: FLOPs / those of its tokens", V5P, flops_of_adapt, 1.05, 1.05),
     Row("bytes", "adapt: bytes / (weights twice, adapters once)", V5P, bytes_of_adapt, 1.9, 1.5),
-    Row("many", "1024 adapters: memory / what there is", MANY, memory_of_adapt, 0.8, 0.8),
+    Row("many", "1024 adapters in 5 GiB: memory / what there is", MANY, memory_of_adapt, 0.8, 0.8),
     Row("larger", "14B, adapt, activations recomputed: temporaries, GiB", FOURTEEN, temporaries_of_adapt, 2.5, 4.0),
     Row("tensor", "adapt: (compute + exposed links) / compute", SAMPLING, waiting_of_adapt, 1.35, 1.15),
     Row("decoding_memory", "decoding: temporaries / cache", SAMPLING, temporaries_of_decoding, 0.02, 0.1),
