@@ -303,7 +303,7 @@ ROWS = (
     Row("bytes", "adapt: bytes / (weights twice, adapters once)", V5P, bytes_of_adapt, 1.9, 1.5),
     Row("many", "1024 adapters in 5 GiB: memory / what there is", MANY, memory_of_adapt, 0.8, 0.8),
     Row("larger", "14B, adapt, activations recomputed: temporaries, GiB", FOURTEEN, temporaries_of_adapt, 2.5, 4.0),
-    Row("tensor", "adapt: (compute + exposed links) / compute", SAMPLING, waiting_of_adapt, 1.35, 1.15),
+    Row("tensor", "adapt: (compute + exposed links) / compute", SAMPLING, waiting_of_adapt, 1.18, 1.15),
     Row("decoding_memory", "decoding: temporaries / cache", SAMPLING, temporaries_of_decoding, 0.02, 0.1),
     Row("decoding", "decoding: bytes of a token / (weights and cache once)", SAMPLING, bytes_of_decoding, 0.95, 1.05),
     Row("many_texts", "the same, 1024 texts at once", MANY_TEXTS, bytes_of_decoding, 1.12, 1.05),

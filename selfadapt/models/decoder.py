@@ -48,6 +48,7 @@ UNROLL_UP_TO_LAYERS = 4
 # long; those that write texts hold the sliced weights a second time (`copied_layers`).
 GPU_UNROLL_UP_TO_LAYERS = 48
 KEPT = "kept"  # the name of results that the backward pass keeps (`_is_kept`)
+LOW_RANK = ("krti,kic->krtc", "krtc,kco->krto")  # the products with the factors of adapters
 
 
 def forward(
@@ -324,38 +325,57 @@ def _block(
     """One pre-norm transformer block; x is `[K, R, T, D]`."""
     adapters, rows, time, _ = x.shape
 
-    def project(x, *names):  # projections that share their input
-        to_hidden = PROJECTION_AXES[names[0]][1] == "hidden"
+    def divided(function, x, *names):  # between the inputs of the first projection and the outputs of the last
         operands, axes = zip(*(_operands(weights, stacks, name) for name in names), strict=True)
-
-        def products(part, x, operands):
-            x = x if to_hidden else part.whole(x)
-            own = checkpoint_name(x if to_hidden else part.own(x), KEPT)
-            # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
-            low_rank_inputs = {a.dtype: own.astype(a.dtype) for _, _, factors in operands for a, _, _ in factors}
-            return tuple(
-                linear(part, x, low_rank_inputs, name, *parts) for name, parts in zip(names, operands, strict=True)
-            )
-
-        def linear(part, x, low_rank_inputs, name, weight, bias, factors):
-            y = product(x, weight, *PROJECTION_AXES[name], functools.partial(jnp.matmul, precision=full_precision(x)))
-            if bias is not None and not to_hidden:
-                y = y + bias
-            for a, b, scale in factors:
-                precision = full_precision(a)
-                low = part.total(jnp.einsum("krti,kic->krtc", low_rank_inputs[a.dtype], a, precision=precision))
-                low = checkpoint_name(low, KEPT) * scale.astype(a.dtype)[:, None, None, None]
-                change = jnp.einsum("krtc,kco->krto", low, b, precision=precision)
-                y = (y + (part.placed(change) if to_hidden else change)).astype(y.dtype)
-            if to_hidden:
-                y = part.scattered(y)
-                y = y if bias is None else y + bias
-            return checkpoint_name(y, KEPT)
-
         tokens = x.size // x.shape[-1]
         if any(sharding.keeps_weight_sharded(tokens, *weights[name].shape) for name in names):
-            return products(tensor.Part(), x, operands)
-        return tensor.divided(products, x, operands, axes, to_hidden=to_hidden)
+            return function(tensor.Part(), x, operands)
+        ends = PROJECTION_AXES[names[0]][0], PROJECTION_AXES[names[-1]][1]
+        from_hidden, to_hidden = (axis == "hidden" for axis in ends)
+        return tensor.divided(function, x, operands, axes, from_hidden=from_hidden, to_hidden=to_hidden)
+
+    def project(part, pieces, names, operands, joined=False):  # projections that share their input
+        to_hidden = PROJECTION_AXES[names[0]][1] == "hidden"
+        own = [checkpoint_name(x if to_hidden else part.own(x), KEPT) for x in pieces]
+        # As in PEFT, in the adapter's dtype: float32 beside a bfloat16 base too.
+        dtypes = {a.dtype for _, _, factors in operands for a, _, _ in factors}
+        low_rank_inputs = {dtype: [x.astype(dtype) for x in own] for dtype in dtypes}
+
+        def linear(name, weight, bias, factors):
+            multiply = functools.partial(jnp.matmul, precision=full_precision(pieces[0]))
+            ys = [product(piece, weight, *PROJECTION_AXES[name], multiply) for piece in pieces]
+            if joined:  # before the adapters' change, for which XLA would let the products wait
+                ys = [part.joined(ys)]
+            if bias is not None and not to_hidden:
+                ys = [y + bias for y in ys]
+            for a, b, scale in factors:
+                down, up = (functools.partial(jnp.einsum, form, precision=full_precision(a)) for form in LOW_RANK)
+                low = part.total([down(each, a) for each in low_rank_inputs[a.dtype]])
+                low = checkpoint_name(low, KEPT) * scale.astype(a.dtype)[:, None, None, None]
+                changes = [up(each, b) for each in ([low] if joined else part.pieces(low))]
+                changes = [part.placed(each) for each in changes] if to_hidden else changes
+                ys = [(y + change).astype(y.dtype) for y, change in zip(ys, changes, strict=True)]
+            return [checkpoint_name(y, KEPT) for y in ys]
+
+        return [linear(name, *parts) for name, parts in zip(names, operands, strict=True)]
+
+    def to_hidden(part, pieces, name, operands):
+        y = part.scattered(project(part, pieces, [name], [operands])[0])
+        bias = operands[1]
+        return checkpoint_name(y if bias is None else y + bias, KEPT)
+
+    def attention_inputs(part, x, operands):
+        ys = project(part, part.whole(x), ("q_proj", "k_proj", "v_proj"), operands, joined=True)
+        return [y for (y,) in ys]
+
+    def attention_output(part, x, operands):
+        return to_hidden(part, part.pieces(x), "o_proj", *operands)
+
+    def mlp(part, x, operands):
+        *inputs, output = operands
+        gates, ups = project(part, part.whole(x), ("gate_proj", "up_proj"), inputs)
+        pieces = [jax.nn.silu(gate) * up for gate, up in zip(gates, ups, strict=True)]
+        return to_hidden(part, pieces, "down_proj", output)
 
     def heads(y, count, axis):  # [K, R, T, count * E] -> [N, count, T, E]
         if time == 1 and sharding.current_platform() == "tpu":
@@ -365,7 +385,7 @@ def _block(
         return shard(y, "batch", axis, "time", None)
 
     h = rms_norm(x, weights["input_layernorm"], config.rms_norm_eps)
-    q, k, v = project(h, "q_proj", "k_proj", "v_proj")
+    q, k, v = divided(attention_inputs, h, "q_proj", "k_proj", "v_proj")
     q = heads(q, config.num_heads, "heads")
     k, v = (heads(y, config.num_kv_heads, "kv_heads") for y in (k, v))
     if config.qk_norm:
@@ -373,10 +393,9 @@ def _block(
         k = rms_norm(k, weights["k_norm"], config.rms_norm_eps)
     out = attend(rotate(q, rope), rotate(k, rope), v)  # [N, H, T, E]
     out = out.swapaxes(1, 2).reshape(adapters, rows, time, config.num_heads * config.head_dim)
-    x = shard(x + project(out, "o_proj")[0], *tensor.HIDDEN)
+    x = shard(x + divided(attention_output, out, "o_proj"), *tensor.HIDDEN)
     h = rms_norm(x, weights["post_attention_layernorm"], config.rms_norm_eps)
-    gate, up = project(h, "gate_proj", "up_proj")
-    return shard(x + project(jax.nn.silu(gate) * up, "down_proj")[0], *tensor.HIDDEN)
+    return shard(x + divided(mlp, h, "gate_proj", "up_proj", "down_proj"), *tensor.HIDDEN)
 
 
 def _operands(weights: Params, stacks: tuple[dict, ...], name: str) -> tuple[tuple, tuple]:

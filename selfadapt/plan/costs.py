@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -125,13 +125,20 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
     def link(collective: Collective) -> float:
         return topology.seconds(collective, places)
 
+    def links(collective: Collective) -> Collection[Any]:
+        return topology.routes(collective, places)
+
     def alone(operation: Operation) -> float:
         return max(operation.flops / peak, operation.bytes / bandwidth)
 
+    busy: dict[Any, float] = collections.defaultdict(float)  # seconds of each link; `None`: of all
+    for each in program.collectives():
+        for used in links(each) or (None,):
+            busy[used] += each.times * link(each)
     seconds = {
         "compute": flops / peak,
         "memory": moved / bandwidth,
-        "links": sum(each.times * link(each) for each in program.collectives()),
+        "links": busy.pop(None, 0.0) + max(busy.values(), default=0.0),
     }
     return Cost(
         **fields,
@@ -140,7 +147,7 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
         bytes=moved,
         serial=seconds["links"] + sum(each.times * alone(each) for each in operations),
         seconds=seconds,
-        exposed=exposed_seconds(program, link, alone),
+        exposed=exposed_seconds(program, link, alone, links),
         collectives=_grouped(program, {} if machine.mesh is None else machine.mesh.shape),
     )
 

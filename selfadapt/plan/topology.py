@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
@@ -16,7 +17,7 @@ import numpy as np
 from selfadapt.errors import UserError
 from selfadapt.parallel import chips
 from selfadapt.plan.gpus import target_config
-from selfadapt.plan.hlo import Collective
+from selfadapt.plan.hlo import PERMUTE, Collective
 
 # libtpu queries a cloud's metadata server, locks the chips and writes logs. None of these is needed to compile for a
 # slice that is not attached.
@@ -60,7 +61,8 @@ class Topology:
 
         On a torus the collective is a ring along each dimension that its devices span, at half the rate where
         the ends of the dimension are not connected, and divided by their distance, since the devices between them
-        use the same links. Latency is not counted.
+        use the same links. A collective-permute takes as long as its `routes` need the most used link. Latency is not
+        counted.
 
         Args:
           collective: the collective.
@@ -68,17 +70,48 @@ class Topology:
         """
         rate = self.chip.links
         if self.chip.torus:
-            sides = np.ptp([device.coords for device in self.devices], axis=0) + 1
+            each = self.chip.links / self.chip.torus
+            if collective.kind == PERMUTE:
+                return collective.bytes * max(self.routes(collective, places).values(), default=0) / (each / 2)
             group = max(collective.groups, key=len)
             spans = [np.unique(along) for along in zip(*(places[place].coords for place in group), strict=True)]
             rings = [
                 (1.0 if side % self.chip.ring == 0 else 0.5) / int(np.diff(span).min())
-                for side, span in zip(sides, spans, strict=True)
+                for side, span in zip(self._sides(), spans, strict=True)
                 if len(span) > 1
             ]
-            each = self.chip.links / self.chip.torus
-            rate = each / 2 if collective.kind == "collective-permute" else each * sum(rings)
+            rate = each * sum(rings)
         return collective.sent() / rate
+
+    def routes(self, collective: Collective, places: Sequence[Any]) -> collections.Counter[Any]:
+        """Returns how often a collective-permute uses each link of a torus, in each direction; of others nothing.
+
+        Each pair of devices sends along the first dimension in which they differ, then along the next.
+
+        Args:
+          collective: the collective.
+          places: the devices in the order of the mesh.
+        """
+        used: collections.Counter[Any] = collections.Counter()
+        if not self.chip.torus or collective.kind != PERMUTE:
+            return used
+        sides = self._sides()
+        for source, target in collective.groups:
+            at, end = (list(places[place].coords) for place in (source, target))
+            for axis, side in enumerate(sides):
+                closed = side % self.chip.ring == 0
+                ahead = end[axis] - at[axis]
+                if closed:
+                    ahead = (ahead + side // 2 - 1) % side - side // 2 + 1  # the shorter way around
+                for _ in range(abs(ahead)):
+                    start = tuple(at)
+                    at[axis] += 1 if ahead > 0 else -1
+                    at[axis] %= side
+                    used[start, tuple(at)] += 1
+        return used
+
+    def _sides(self) -> list[int]:
+        return (np.ptp([device.coords for device in self.devices], axis=0) + 1).tolist()
 
 
 def quiet(name: str) -> None:

@@ -1698,6 +1698,18 @@ FAULTS = (
             "return jax.lax.dynamic_slice_in_dim(x, 0, size, FEATURES)",
             "test_gradients_equal_those_of_one_device",
         ),
+        (
+            "joined pieces are not put in order",
+            "return jnp.concatenate(self._reordered(self._chunks(pieces), -1), TIME)",
+            "return jnp.concatenate(self._chunks(pieces), TIME)",
+            "test_gradients_of_products_in_pieces_equal_those_of_one_device",
+        ),
+        (
+            "both halves of a chunk go the same way",
+            "for half, step in zip(jnp.split(chunk, 2, axis), (way, -way), strict=True)",
+            "for half, step in zip(jnp.split(chunk, 2, axis), (way, way), strict=True)",
+            "test_gradients_of_products_in_pieces_equal_those_of_one_device",
+        ),
         devices=8,
     ),
     *_faults(
@@ -1705,9 +1717,15 @@ FAULTS = (
         "tests/plan/test_schedule.py",
         (
             "collectives in flight do not share the links",
-            "ends[key] = busy = max(busy, clock) + seconds",
-            "ends[key] = busy = clock + seconds",
-            "test_collectives_in_flight_share_the_links",
+            "done = max([begin, *before]) + link_seconds(collective)",
+            "done = begin + link_seconds(collective)",
+            "test_collectives_in_flight_share_the_links_that_both_use",
+        ),
+        (
+            "a synchronous collective uses links that are busy",
+            "wait = end(collective, clock + wait) - clock",
+            "wait += link_seconds(collective)",
+            "test_a_synchronous_collective_begins_when_those_in_flight_are_done",
         ),
         (
             "work does not hide a collective",
@@ -1724,6 +1742,12 @@ FAULTS = (
             "(1.0 if side % self.chip.ring == 0 else 0.5) / int(np.diff(span).min())",
             "(1.0 if side % self.chip.ring == 0 else 0.5)",
             "test_a_ring_without_joined_ends_takes_twice_as_long",
+        ),
+        (
+            "a permutation takes one link at a time",
+            "return collective.bytes * max(self.routes(collective, places).values(), default=0) / (each / 2)",
+            "return collective.bytes / (each / 2)",
+            "test_a_permutation_takes_as_long_as_its_most_used_link",
         ),
     ),
     *_faults(

@@ -161,15 +161,23 @@ def test_groups_are_read_in_every_form(written):
     assert gather.axes({"data": 2, "tensor": 2}) == ("data",) and gather.sent() == 16
 
 
-def test_a_ring_without_joined_ends_takes_twice_as_long():
-    @dataclasses.dataclass(frozen=True)
-    class Device:
-        coords: tuple[int, int, int]
-        platform: str = "tpu"
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A TPU's place."""
 
+    coords: tuple[int, int, int]
+    platform: str = "tpu"
+
+
+def slice_of(version, sides):
+    """Returns a slice and its devices."""
+    places = tuple(Device(tuple(map(int, place))) for place in np.ndindex(*sides))
+    return topology.Topology("there", chips.TPUS[version], places), places
+
+
+def test_a_ring_without_joined_ends_takes_twice_as_long():
     def seconds(version, sides, group):
-        places = [Device(tuple(map(int, place))) for place in np.ndindex(*sides)]
-        there = topology.Topology("there", chips.TPUS[version], tuple(places))
+        there, places = slice_of(version, sides)
         whole = tuple(range(len(places))) if group is None else group
         return there.seconds(hlo.Collective("all-gather", 1e9, 1, (whole,)), places)
 
@@ -179,6 +187,23 @@ def test_a_ring_without_joined_ends_takes_twice_as_long():
     assert seconds("v5e", (4, 4, 1), (0, 1, 5, 4)) == pytest.approx(0.75e9 / 100e9)  # a square is a ring
     assert seconds("v5e", (4, 4, 1), (0, 2, 8, 10)) == pytest.approx(0.75e9 / 50e9)  # others use the links between
     assert seconds("v5p", (4, 4, 4), None) == pytest.approx(63 / 64 * 1e9 / 600e9)
+
+
+def test_a_permutation_takes_as_long_as_its_most_used_link():
+    def permuted(version, sides, *pairs):
+        there, places = slice_of(version, sides)
+        collective = hlo.Collective("collective-permute", 1e9, 1, pairs)
+        return there.seconds(collective, places), set(there.routes(collective, places))
+
+    square, back = ((0, 1), (1, 5), (5, 4), (4, 0)), ((0, 4), (4, 5), (5, 1), (1, 0))
+    (there, ahead), (again, behind) = (permuted("v5e", (4, 4, 1), *ways) for ways in (square, back))
+    assert there == again == pytest.approx(1e9 / 50e9)  # one link of four, in one direction
+    assert len(ahead) == len(behind) == 4 and not ahead & behind
+    line = ((0, 4), (4, 8), (8, 12), (12, 0))
+    seconds, used = permuted("v5e", (4, 4, 1), *line)
+    assert (seconds, len(used)) == (pytest.approx(1e9 / 50e9), 6)  # the last one goes back over all three links
+    assert permuted("v5e", (4, 4, 1), (0, 8), (4, 12))[0] == pytest.approx(2e9 / 50e9)  # both use the middle link
+    assert len(permuted("v5p", (4, 4, 4), (0, 3))[1]) == 1  # the ends of a closed ring are neighbours
 
 
 def planner(rank=4, **changes):

@@ -13,8 +13,16 @@ BODY = (
 
 
 def waits(text, link=5.0, work=1.0):
-    """Seconds that a program waits if every collective takes `link` and every copy `work`."""
-    found = hlo.exposed_seconds(hlo.Program(HEAD + text), lambda _: link, lambda each: work if each.bytes else 0.0)
+    """Seconds that a program waits if every collective takes `link` and every copy `work`.
+
+    Each pair of devices of a permutation has a link, in one direction; other collectives use all.
+    """
+
+    def used(collective):
+        return collective.groups if collective.kind == "collective-permute" else ()
+
+    program = hlo.Program(HEAD + text)
+    found = hlo.exposed_seconds(program, lambda _: link, lambda each: work if each.bytes else 0.0, used)
     return pytest.approx(found)
 
 
@@ -52,18 +60,39 @@ def test_work_between_start_and_end_hides_a_collective(copies, left):
     assert waits(text) == left
 
 
-def test_collectives_in_flight_share_the_links():
+AHEAD, BACK = "{{0,1},{1,2},{2,3},{3,0}}", "{{1,0},{2,1},{3,2},{0,3}}"
+
+
+def permutation(n, pairs):
+    return (
+        f"%s{n} = (f32[8]{{0}}, f32[8]{{0}}) collective-permute-start(%a), channel_id={n}, source_target_pairs={pairs}"
+    )
+
+
+@pytest.mark.parametrize(("second", "left"), [(AHEAD, 2 * 5.0 - 1.0), (BACK, 5.0 - 1.0)])
+def test_collectives_in_flight_share_the_links_that_both_use(second, left):
     text = main(
-        *(
-            f"%s{n} = (f32[8]{{0}}, f32[8]{{0}}) collective-permute-start(%a), channel_id={n}, "
-            "source_target_pairs={{0,1},{1,2},{2,3},{3,0}}"
-            for n in (1, 2)
-        ),
+        permutation(1, AHEAD),
+        permutation(2, second),
         "%c = f32[8]{0} copy(%a)",
         "%d1 = f32[8]{0} collective-permute-done(%s1)",
         "ROOT %d2 = f32[8]{0} collective-permute-done(%s2)",
     )
-    assert waits(text) == 2 * 5.0 - 1.0
+    assert waits(text) == left
+
+
+def test_a_synchronous_collective_begins_when_those_in_flight_are_done():
+    text = main(
+        permutation(1, AHEAD),
+        permutation(2, BACK),
+        "%c = f32[8]{0} copy(%a)",
+        f"%r = f32[8]{{0}} all-reduce(%c), {GROUPS}, channel_id=3, to_apply=%add",
+        permutation(4, BACK),
+        "%d1 = f32[8]{0} collective-permute-done(%s1)",
+        "%d2 = f32[8]{0} collective-permute-done(%s2)",
+        "ROOT %d4 = f32[8]{0} collective-permute-done(%s4)",
+    )
+    assert waits(BODY + text) == 4.0 + 5.0 + 5.0
 
 
 def test_steps_inside_of_a_tpu_s_fusions_are_one_collective():

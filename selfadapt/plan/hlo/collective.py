@@ -11,13 +11,14 @@ import numpy as np
 
 from selfadapt.plan.hlo.instruction import Instruction
 
+PERMUTE = "collective-permute"
 COLLECTIVES = (
     "all-reduce",
     "all-gather",
     "reduce-scatter",
     "all-to-all",
     "ragged-all-to-all",
-    "collective-permute",
+    PERMUTE,
     "collective-broadcast",
 )
 
@@ -42,7 +43,7 @@ class Collective:
     def sent(self) -> float:
         """Returns the bytes that a device sends in one run of a bandwidth-optimal ring algorithm."""
         size = max(map(len, self.groups), default=1)
-        if self.kind == "collective-permute":
+        if self.kind == PERMUTE:
             return self.bytes
         return (2 if self.kind == "all-reduce" else 1) * self.bytes * (size - 1) / size
 
