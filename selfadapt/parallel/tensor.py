@@ -165,8 +165,8 @@ def divided(
     hidden = sharding.current_spec(x.shape, HIDDEN)
     wide = PartitionSpec(*hidden[:TIME], None, AXIS)
     by_tokens = hidden[TIME] is not None
-    # The links are busy with weights where these are gathered over `fsdp`.
-    in_pieces = by_tokens and sharding.axis_size("fsdp") == 1
+    # The links are busy with weights where these are gathered over `fsdp`; GPUs gain nothing (docs/performance.md).
+    in_pieces = by_tokens and sharding.axis_size("fsdp") == 1 and sharding.current_platform() != "gpu"
 
     def on_device(x, operands):
         part = Part(devices, by_tokens, _products(devices, x.shape, from_hidden) if in_pieces else 1)
