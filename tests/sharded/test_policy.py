@@ -37,7 +37,7 @@ def stepped(model, kind):
     return trained.policy, after.policy, state, numbers
 
 
-@pytest.mark.parametrize("kind", ["lora", "all"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_step_equals_that_of_one_device(kind):
     plain, mesh = tiny_model(num_layers=1), make_mesh(2, 2, 2)
     model = Model(plain.config, Model.random(plain.config, mesh=mesh).params, mesh=mesh)

@@ -68,9 +68,9 @@ def test_gradients_equal_those_of_one_device(time, dtype, tolerance):
     ("tokens", "adapters", "time", "dtype", "tolerance"),
     [
         (32, 4, TIME, "float32", 1e-4),
-        (8, 1, 24, "float32", 1e-4),
-        (1, 1, 12, "float32", 1e-4),
-        (16, 4, TIME, "bfloat16", 0.1),
+        pytest.param(8, 1, 24, "float32", 1e-4, marks=pytest.mark.slow),
+        pytest.param(1, 1, 12, "float32", 1e-4, marks=pytest.mark.slow),
+        pytest.param(16, 4, TIME, "bfloat16", 0.1, marks=pytest.mark.slow),
     ],
 )
 def test_gradients_of_products_in_pieces_equal_those_of_one_device(
