@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -122,9 +123,11 @@ def cost(step: Step, machine: Machine, topology: Topology, dtype: str) -> Cost:
     flops, moved = (sum(each.times * getattr(each, name) for each in operations) for name in ("flops", "bytes"))
     places = tuple(topology.devices[:1]) if machine.mesh is None else tuple(machine.mesh.devices.flat)
 
+    @functools.cache  # a program has the same few collectives again and again
     def link(collective: Collective) -> float:
         return topology.seconds(collective, places)
 
+    @functools.cache
     def links(collective: Collective) -> Collection[Any]:
         return topology.routes(collective, places)
 

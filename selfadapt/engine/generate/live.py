@@ -113,10 +113,13 @@ class LiveRows:
             return None
         if slots == old.shape[1]:
             kept = [np.arange(slots)] * self.shards  # adapters stay where they are
-        rows_of = [[k * old.shape[2] + np.flatnonzero(left[shard, k]) for k in own] for shard, own in enumerate(kept)]
         held, sent = old.reshape(self.shards, -1), None
         if adapters == 1:
             rows_of, sent = _spread(left[:, 0], width)
+        else:
+            rows_of = [
+                [k * old.shape[2] + np.flatnonzero(own[k]) for k in at] for own, at in zip(left, kept, strict=True)
+            ]
         if sent is not None:
             received = np.stack([own[places] for own, places in zip(held, sent, strict=True)], axis=1)
             held = np.concatenate([held, received.reshape(self.shards, -1)], axis=1)
