@@ -3,8 +3,9 @@
     python -m benchmarks.decoded_tokens FILE.json [FILE.json ...]
 
 Files have SEAL's edits (`completions` of each passage), whose lengths are taken as four characters a token. Nothing
-runs: the scheduler of `selfadapt plan` goes through the texts, once as `generate` does, which compacts its batches, and
-once with all rows to the end. The last column is what even shards, compacted at each visit of the host, would have.
+runs: the scheduler of `selfadapt plan` goes through the texts, once as `generate` does, which fills the places of texts
+that end with further ones and compacts the batch when there are none, once with batches that are compacted and run one
+after the other, and once with all rows to the end. Behind each share: how many tokens are written one after the other.
 """
 
 from __future__ import annotations
@@ -16,36 +17,33 @@ from unittest import mock
 import numpy as np
 
 from selfadapt.data.edits import read_edits
-from selfadapt.engine.generate import programs
 from selfadapt.engine.generate.live import LiveRows
 from selfadapt.parallel.sharding import round_up
-from selfadapt.plan.programs import decode_stages
+from selfadapt.plan.programs import Stage, write
 
 WIDTH, MOST = 320, 8192  # tokens of a prompt, and that SEAL allows an edit
 
 
-def share(lengths: Sequence[int], rows: int, shards: int) -> float:
-    """Returns new tokens by decoded ones, of batches of `rows` texts of the base model, the last one padded."""
-    written = decoded = 0
-    for start in range(0, len(lengths), rows):
+def through(lengths: Sequence[int], rows: int, shards: int, *, waiting: bool) -> tuple[float, int]:
+    """Returns new tokens by decoded ones, and how many tokens the base model writes one after the other.
+
+    Args:
+      lengths: tokens of each text.
+      rows: texts at once.
+      shards: shards of the mesh.
+      waiting: whether further texts take the places of those that end; otherwise batches run one after the other, the
+        last one padded.
+    """
+    stages: list[Stage] = []
+    for start in range(0, len(lengths), len(lengths) if waiting else rows):
         batch = np.ones((1, rows), int)
-        batch[0, : len(lengths) - start] = lengths[start : start + rows]
-        stages = decode_stages(batch, WIDTH, MOST, shards)
-        written += sum(stage.tokens for stage in stages)
-        decoded += sum(stage.padded for stage in stages)
-    return written / decoded
-
-
-def most(lengths: Sequence[int], rows: int, shards: int) -> float:
-    """Returns the same if live rows were compacted, and spread evenly, at each visit of the host."""
-    written = decoded = 0
-    for start in range(0, len(lengths), rows):
-        batch = np.asarray(lengths[start : start + rows])
-        for count in range(1, batch.max(), programs.DECODE_STEPS):
-            steps = min(programs.DECODE_STEPS, batch.max() - count)
-            written += np.clip(batch - count, 0, steps).sum()
-            decoded += steps * round_up(np.sum(batch > count), shards)
-    return written / decoded
+        own = lengths[start : start + rows]
+        batch[0, : len(own)] = own
+        more = np.asarray(lengths[rows:] if waiting else [], int)
+        stages += write(batch, WIDTH, MOST, shards, waiting=more).stages
+    counts = (sum(getattr(stage, name) for stage in stages) for name in ("tokens", "padded", "steps"))
+    written, decoded, steps = counts
+    return written / decoded, steps
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 250])
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 8])
     options = parser.parse_args(argv)
-    print("| file | texts | mean, longest | rows | shards | all rows to the end | compacted | at most |")
+    print("| file | texts | mean, longest | rows | shards | all rows to the end | compacted | filled |")
     print("| --- " * 8 + "|")
     for file in options.files:
         lengths = [max(1, round(len(text) / 4)) for own in read_edits(file).texts.values() for text in own]
@@ -64,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for shards in options.shards:
                 padded = round_up(rows, shards)
                 with mock.patch.object(LiveRows, "compacted", lambda self, done, **when: None):
-                    whole = share(lengths, padded, shards)
-                found = whole, share(lengths, padded, shards), most(lengths, padded, shards)
-                print(f"| {about} | {padded} | {shards} | " + " | ".join(f"{value:.2f}" for value in found) + " |")
+                    whole = through(lengths, padded, shards, waiting=False)
+                found = whole, *(through(lengths, padded, shards, waiting=waiting) for waiting in (False, True))
+                print(f"| {about} | {padded} | {shards} | " + " | ".join(f"{s:.2f}, {n}" for s, n in found) + " |")
 
 
 if __name__ == "__main__":

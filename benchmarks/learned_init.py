@@ -38,7 +38,7 @@ from selfadapt.models.model import Model
 from selfadapt.telemetry.statistics import mean_interval
 from selfadapt.types import Task
 
-RATES = (0.1, 0.3, 1.0, 3.0)
+RATES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 LINES = 6  # a note for each fact
 WIDTH = 40  # tokens of a note, a question or an answer, padding included: one program serves all seeds
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adam)(learning_rate=0.0))

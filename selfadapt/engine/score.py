@@ -88,7 +88,7 @@ def log_likelihood(
     )
     scores, padded = np.zeros(len(heads), np.float32), 0
     for chunk in chunks:
-        rows, _ = batching.padded_tokens(chunk, tokens)
+        rows = batching.padded_tokens(chunk, tokens)
         padded += rows.size
         width = target_width(max(len(tails[index].tokens) for _, _, index in chunk.places()))
         start, length = np.ones(chunk.shape, np.int32), np.zeros(chunk.shape, np.int32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.engine.generate import batching, sampling
 from selfadapt.engine.generate import programs as generation
+from selfadapt.engine.generate.batch import Batch
 from selfadapt.engine.generate.choose import sampling_mode
-from selfadapt.engine.generate.live import LiveRows
+from selfadapt.engine.generate.live import NOWHERE
 from selfadapt.errors import UserError
 from selfadapt.models import hf
 from selfadapt.models.lora import Adapters, Lora, abstract_lora, resolve_targets, stack_size
@@ -108,33 +109,75 @@ class Stage:
     padded: int = 0
 
 
-def decode_stages(lengths: np.ndarray, width: int, most: int, shards: int) -> list[Stage]:
-    """Returns the stages of a chunk's texts after their first tokens, as `generate` goes through them.
+@dataclasses.dataclass
+class Written:
+    """How `generate` writes the texts of a chunk.
+
+    Attributes:
+      stages: the stages after the first tokens.
+      fills: how often places are filled with waiting prompts.
+      fill: prompts of one such time, with padding.
+      slots: slots of the cache at the last one.
+      left: tokens of the texts that were preempted.
+    """
+
+    stages: list[Stage]
+    fills: int
+    fill: int
+    slots: int
+    left: np.ndarray
+
+
+def write(
+    lengths: np.ndarray,
+    width: int,
+    most: int,
+    shards: int,
+    *,
+    samples: int = 1,
+    waiting: np.ndarray | None = None,
+    rows: Callable[[Batch, int], int] | None = None,
+) -> Written:
+    """Goes through a chunk's texts as `generate` does.
 
     Args:
       lengths: tokens of each text, `[K, R]`, those of the chunk's shape.
       width: slots of the prompts.
       most: tokens that a text may have.
       shards: shards of the mesh.
+      samples: samples of each prompt.
+      waiting: tokens of the texts of the waiting prompts, `[texts]`.
+      rows: as for `Batch`.
     """
-    adapters, rows = lengths.shape
-    live, count, longest = LiveRows.all(adapters, rows, shards), 1, lengths.max()
-    lengths = lengths.ravel()
+    waiting = np.zeros(0, int) if waiting is None else waiting
+    batch = Batch(lengths.shape, samples, len(waiting) // samples, width, most, shards, rows)
+    ends = np.append(lengths.ravel(), waiting)
+    counts, preempted = np.minimum(ends, np.arange(len(ends)) < lengths.size), np.zeros(len(ends), bool)
     stages: list[Stage] = []
-    slots = generation.cache_slots(width, 1, most)
-    while count < longest:
-        if grows := width + count >= slots:
-            slots = generation.cache_slots(width, count + 1, most)
-        if (smaller := live.compacted(lengths <= count, grows=grows, count=count)) is not None:
-            live = smaller.live
-        if grows or not stages:
-            stages.append(Stage(slots, live.places.shape))
-        steps = min(generation.DECODE_STEPS, longest - count, slots - width + 1 - count)
+    fills, fill, slots = 0, 0, batch.slots
+    while True:
+        while (filling := batch.filled(done := (counts >= ends) | preempted)) is not None:
+            rows_of = batch.rows_of(filling.prompts)
+            counts[rows_of[rows_of != NOWHERE]] = 1
+            fills, fill, slots = fills + 1, max(fill, filling.prompts.size), batch.slots
+        if batch.live.here(done).all():
+            return Written(stages, fills, fill, slots, ends[preempted | (counts == 0)])
+        preempted |= batch.room(done, counts).preempted
+        done |= preempted
+        if batch.live.here(done).all():
+            continue
+        if not stages or batch.slots != stages[-1].slots:
+            stages.append(Stage(batch.slots, batch.live.places.shape))
+        steps = batch.steps(done, counts, generation.DECODE_STEPS)
+        here = batch.live.places[batch.live.places != NOWHERE]
+        here = here[~done[here]]
+        taken = np.minimum(ends[here] - counts[here], steps)
+        steps = int(taken.max())
+        counts[here] += taken
         stages[-1].steps += steps
-        stages[-1].tokens += int(np.clip(lengths - count, 0, steps).sum())
-        stages[-1].padded += steps * live.places.size
-        count += steps
-    return stages
+        stages[-1].tokens += int(taken.sum())
+        stages[-1].padded += steps * batch.live.places.size
+        batch.advance(steps)
 
 
 class Programs:
@@ -179,7 +222,7 @@ class Programs:
         adapters: Stack | None,
         repeats: float,
     ) -> Iterator[Step]:
-        """Yields the programs of `generate`: that of the prompts, and one for each of the texts' `decode_stages`.
+        """Yields the programs of `generate`: those of the prompts, and one for each stage of the texts (`write`).
 
         Args:
           phase: the phase of the run.
@@ -188,7 +231,37 @@ class Programs:
           adapters: those of the prompts; `None` for the base model.
           repeats: how often a run does all this.
         """
-        model = self.model
+        written, mean = texts.lengths(len(lengths) * texts.samples), float(texts.typical)
+        for reserved in sampling.reservations(texts.most):
+            made, left = self._writing(phase, lengths, written, mean, texts, adapters, reserved)
+            for step in made:
+                yield dataclasses.replace(step, runs=step.runs * repeats)
+            if not len(left):
+                break
+            lengths, written, mean = lengths[: len(left) // texts.samples], left, left.mean()
+
+    def _writing(
+        self,
+        phase: str,
+        lengths: Sequence[tuple[int, int]],
+        written: np.ndarray,
+        mean: float,
+        texts: Texts,
+        adapters: Stack | None,
+        reserved: int,
+    ) -> tuple[list[Step], np.ndarray]:
+        """Returns the programs of one time that `generate` goes through prompts, and the texts that need another.
+
+        Args:
+          phase: the phase of the run.
+          lengths: each prompt's adapter and tokens.
+          written: tokens of each text.
+          mean: their mean.
+          texts: what is written.
+          adapters: those of the prompts.
+          reserved: tokens of each text that memory is reserved for.
+        """
+        model, shards = self.model, sharding.num_shards(self.machine.mesh)
         stack = None if adapters is None else self.lora(adapters)
         owners, prompts = zip(*lengths, strict=True)
         chunks = sampling.schedule(
@@ -196,7 +269,7 @@ class Programs:
             owners,
             prompts,
             samples=texts.samples,
-            max_new_tokens=min(sampling.RESERVED, texts.most),
+            max_new_tokens=reserved,
             stack=1 if stack is None else stack.scale.shape[0],
             memory_bytes=self.budget,
         )
@@ -208,38 +281,72 @@ class Programs:
         held = self.held(stack, slots)
         options: dict[str, Any] = {"samples": texts.samples, "mode": texts.mode}
         first_places = generation.cache_slots(width, 1, texts.most)
-        yield Step(
-            name=f"{phase} start {'x'.join(map(str, shape))}",
-            phase=phase,
-            runs=len(chunks) * repeats,
-            tokens=sum(prompts) / len(chunks),
-            padded=math.prod(shape),
-            inputs=inputs,
-            held=held,
-            lower=lambda: generation.lower_start(model, lora, shape, slots=first_places, **options),
+        size = slots * rows * texts.samples
+        each = np.resize(written, size + len(chunk.waiting) * texts.samples)
+        limit = self.budget - sampling.layer_copies(model)
+        found = write(
+            each[:size].reshape(slots, -1),
+            width,
+            texts.most,
+            shards,
+            samples=texts.samples,
+            waiting=each[size:],
+            rows=functools.partial(sampling.rows_beside, model, limit) if reserved < texts.most else None,
         )
-        shards = sharding.num_shards(self.machine.mesh)
-        written = len(lengths) * texts.samples * (texts.typical - 1) / len(chunks)
-        each = texts.lengths(slots * rows * texts.samples).reshape(slots, -1)
-        stages = decode_stages(each, width, texts.most, shards)
-        for stage in stages:
+        share = len(written) / len(chunks) / len(each)  # texts of a chunk by rows of its shape
+        kept = (len(written) * (mean - 1) / len(chunks) - share * (found.left - 1).sum()) / max(
+            1, sum(stage.tokens for stage in found.stages)
+        )
+        steps = [
+            Step(
+                name=f"{phase} start {'x'.join(map(str, shape))}",
+                phase=phase,
+                runs=len(chunks),
+                tokens=sum(prompts) / len(lengths) * slots * rows * share,
+                padded=math.prod(shape),
+                inputs=inputs,
+                held=held,
+                lower=lambda: generation.lower_start(model, lora, shape, slots=first_places, **options),
+            )
+        ]
+        for stage in found.stages:
             small = None if adapters is None else self.lora(dataclasses.replace(adapters, count=stage.shape[0]))
             state = generation.abstract_state(
                 model, small, (*stage.shape, width), slots=stage.slots, samples=1, mode=texts.mode
             )
             trips = min(generation.DECODE_STEPS, stage.steps)
             runs = stage.steps / trips
-            yield Step(
-                name=f"{phase} extend {stage.shape[0]}x{stage.shape[1]}, {stage.slots} slots",
-                phase=phase,
-                runs=len(chunks) * repeats * runs,
-                tokens=written * stage.tokens / sum(other.tokens for other in stages) / runs,
-                padded=stage.padded / runs,
-                inputs=inputs | ({} if small is None else {"adapters": small}) | {"cache": state.cache},
-                held=self.held(stack, stage.shape[0]),
-                lower=functools.partial(generation.lower_extend, model, small, state, mode=texts.mode),
-                trips=trips,
+            steps.append(
+                Step(
+                    name=f"{phase} extend {stage.shape[0]}x{stage.shape[1]}, {stage.slots} slots",
+                    phase=phase,
+                    runs=len(chunks) * runs,
+                    tokens=stage.tokens * kept / runs,
+                    padded=stage.padded / runs,
+                    inputs=inputs | ({} if small is None else {"adapters": small}) | {"cache": state.cache},
+                    held=self.held(stack, stage.shape[0]),
+                    lower=functools.partial(generation.lower_extend, model, small, state, mode=texts.mode),
+                    trips=trips,
+                )
             )
+        if found.fills:
+            few = (1, found.fill, width)
+            whole = (slots, rows * texts.samples, width)
+            state = generation.abstract_state(model, lora, whole, slots=found.slots, samples=1, mode=texts.mode)
+            steps.append(
+                Step(
+                    name=f"{phase} start {'x'.join(map(str, few))}, in places of others",
+                    phase=phase,
+                    runs=len(chunks) * found.fills,
+                    tokens=sum(prompts) / len(lengths) * len(chunk.waiting) / found.fills,
+                    padded=math.prod(few),
+                    inputs=inputs | {"cache": state.cache},
+                    held=held,
+                    lower=lambda: generation.lower_start(model, lora, few, slots=found.slots, **options),
+                )
+            )
+        prompts_left = round(share * len(chunks) * len(found.left) / texts.samples)
+        return steps, np.resize(found.left, prompts_left * texts.samples)
 
     def adapting(
         self, phase: str, updates: Sequence[Update], repeats: float, on: Stack | None = None
@@ -328,7 +435,7 @@ class Programs:
 
 def largest_chunk(chunks: Sequence[batching.Chunk]) -> batching.Chunk:
     """Returns the chunk with the most rows, which stands for all."""
-    return max(chunks, key=lambda chunk: math.prod(chunk.shape))
+    return max(chunks, key=lambda chunk: math.prod(chunk.shape) + len(chunk.waiting))
 
 
 @dataclasses.dataclass

@@ -18,6 +18,7 @@ from selfadapt.config import load_config
 from selfadapt.defaults import resolve
 from selfadapt.domains import make_domain
 from selfadapt.engine import flops, runtime
+from selfadapt.engine.generate import sampling
 from selfadapt.engine.memory import SHARE
 from selfadapt.errors import UserError
 from selfadapt.models.lora import Spec
@@ -26,7 +27,7 @@ from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost, cost
 from selfadapt.plan.gpus import target_config
-from selfadapt.plan.programs import Texts, abstract_model, decode_stages
+from selfadapt.plan.programs import Texts, abstract_model, write
 from selfadapt.plan.round import Round
 from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Assumed, Workload, finetuning, outer_update, workload
@@ -267,7 +268,7 @@ def test_the_steps_are_the_programs_that_a_run_compiles(monkeypatch):
 
 def test_long_texts_are_planned_with_compaction():
     texts = Texts(samples=5, typical=240, longest=1536, most=8192, mode="plain")
-    stages = decode_stages(texts.lengths(320)[None], width=320, most=8192, shards=1)
+    stages = write(texts.lengths(320)[None], width=320, most=8192, shards=1).stages
     assert [stage.slots - 320 for stage in stages] == [128, 256, 512, 1024, 2048]
     assert sum(stage.steps for stage in stages) == 1535
     assert [stage.shape[1] for stage in stages] == sorted({stage.shape[1] for stage in stages}, reverse=True)
@@ -275,9 +276,40 @@ def test_long_texts_are_planned_with_compaction():
     written, padded = (sum(getattr(stage, name) for stage in stages) for name in ("tokens", "padded"))
     assert written / 320 == pytest.approx(239, rel=0.03) and 0.7 < written / padded < 1
     equal = Texts(samples=1, typical=200, longest=200, most=200, mode="greedy")
-    stages = decode_stages(equal.lengths(32).reshape(4, 8), width=32, most=200, shards=1)
+    stages = write(equal.lengths(32).reshape(4, 8), width=32, most=200, shards=1).stages
     assert {stage.shape for stage in stages} == {(4, 8)}  # texts of one length end together
     assert sum(stage.tokens for stage in stages) == sum(stage.padded for stage in stages) == 32 * 199
+
+
+def test_prompts_that_wait_for_places_are_planned():
+    made = planner()
+    steps = {}
+    for budget in (2**33, 2**22):
+        made.budget = budget
+        steps[budget] = list(made.generating("sample", [(0, 16)] * 32, Texts(2, 60, 300, 600, "plain"), None, 3.0))
+    whole, few = steps.values()
+    start, extend, *_, filling = few
+    assert whole[0].padded == 32 * 16 and not any("places" in step.name for step in whole)
+    rows = int(start.name.split("x")[1])
+    assert start.runs == 3 and 2 < rows < 16 and extend.padded == 2 * rows * extend.trips
+    assert filling.name.endswith("in places of others") and filling.runs * filling.tokens == 3 * 16 * (32 - rows)
+    assert filling.inputs["cache"].k[0].shape[0] == 2 * rows
+
+    def tokens(steps):
+        return sum(step.tokens * step.runs for step in steps if "extend" in step.name)
+
+    assert [tokens(whole), tokens(few)] == pytest.approx([3 * 64 * 59] * 2)
+
+
+def test_texts_that_a_plan_preempts_are_planned_again(monkeypatch):
+    monkeypatch.setattr(sampling, "RESERVED", 128)
+    made = planner()
+    made.budget = 2**20
+    steps = list(made.generating("sample", [(0, 16)] * 64, Texts(1, 60, 600, 600, "plain"), None, 1.0))
+    starts = [step for step in steps if "start" in step.name and "places" not in step.name]
+    assert len(starts) > 1 and starts[1].padded < starts[0].padded
+    tokens = sum(step.tokens * step.runs for step in steps if "extend" in step.name)
+    assert tokens == pytest.approx(64 * 59, rel=0.1)  # the mean is that of the distribution, not of these texts
 
 
 def test_a_plan_lists_the_costs_of_every_program_as_json(small, capsys):

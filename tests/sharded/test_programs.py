@@ -190,6 +190,17 @@ def test_compacted_batches_give_the_texts_of_one_device(
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)
 
 
+@pytest.mark.slow
+@all_axes
+def test_texts_that_waited_for_places_are_those_of_one_device(directory, sharded_model):
+    options = dict(temperature=4.0, max_new_tokens=150, num_samples=2, seed=5, return_details=True)
+    prompts = [[*prompt, 3 + k] for k in range(16) for prompt in FLAT]
+    texts = generate(sharded_model, prompts, stats=(stats := {}), memory_bytes=700_000, **options)
+    assert stats["filled"] > 50 and stats["chunks"] == 1
+    expected = generate(load_model(directory), prompts, **options)
+    assert [one.tokens for own in texts for one in own] == [one.tokens for own in expected for one in own]
+
+
 @pytest.mark.parametrize("which", ["scores", "scores of the base"])
 def test_scores_equal_those_of_one_device(one_device, sharded, which):
     np.testing.assert_allclose(np.hstack(sharded[which]), np.hstack(one_device[which]), atol=2e-4)

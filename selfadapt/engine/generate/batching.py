@@ -49,15 +49,23 @@ class Chunk:
       adapters: the adapters of the chunk, in the order of its first axis; `None` where an entry is padding.
       rows: for each of them, indices into the list of all rows.
       shape: the padded numbers of adapters and of rows for each adapter.
+      waiting: rows of the one adapter that take the places of those that end.
     """
 
     adapters: tuple[int | None, ...]
     rows: tuple[tuple[int, ...], ...]
     shape: tuple[int, int]
+    waiting: tuple[int, ...] = ()
+
+    @property
+    def indices(self) -> list[int]:
+        """The indices of all rows, the waiting ones last."""
+        return [index for own in (*self.rows, self.waiting) for index in own]
 
     def of(self, indices: Sequence[int]) -> Chunk:
         """Returns a chunk of the rows at some indices as one of all rows."""
-        return dataclasses.replace(self, rows=tuple(tuple(indices[row] for row in own) for own in self.rows))
+        rows = tuple(tuple(indices[row] for row in own) for own in self.rows)
+        return dataclasses.replace(self, rows=rows, waiting=tuple(indices[row] for row in self.waiting))
 
     def places(self) -> Iterator[tuple[int, int, int]]:
         """Yields (index on the adapter axis, index on the row axis, index of the row in the list of all rows)."""
@@ -199,6 +207,7 @@ def plan_chunks(
     budget: int,
     shards: int = 1,
     stack: int = 1,
+    waiting: bool = False,
 ) -> list[Chunk]:
     """Groups rows into chunks.
 
@@ -214,6 +223,8 @@ def plan_chunks(
       budget: bytes for one chunk, on each device.
       shards: shards of the mesh (`selfadapt.parallel.sharding.num_shards`).
       stack: adapters in the stack, padding included, 1 without adapters.
+      waiting: whether the rows of an adapter that are too many for one chunk wait for places in it, instead of being
+        divided between several. On a mesh only those of a stack of one do.
     """
     parted = shards if stack > 1 else 1  # shards that the adapters are divided over
     held = -(-stack // parted) if parted > 1 else 0  # adapters on each of them
@@ -223,6 +234,11 @@ def plan_chunks(
         by_owner: dict[int, list[int]] = {}
         for i in group:
             by_owner.setdefault(owners[i], []).append(i)
+        for owner, own in list(by_owner.items()) if waiting and parted == 1 else []:
+            if len(own) > most:
+                size = _most_rows(most, shards)
+                chunks.append(Chunk((owner,), (tuple(own[:size]),), (1, size), tuple(own[size:])))
+                del by_owner[owner]
         pieces = [(owner, piece) for owner, rows in by_owner.items() for piece in _even(rows, most)]
         pieces.sort(key=lambda piece: (-len(piece[1]), piece[0]))
         for similar in _halving(pieces, lambda piece: len(piece[1]), 1):
@@ -243,6 +259,12 @@ def _chunk(queues: list[list[tuple[int, list[int]]]], row_multiple: int) -> Chun
     adapters, rows = zip(*(piece for queue in filled for piece in queue), strict=True)
     padded_rows = sharding.round_up(padded_size(max(map(len, rows))), row_multiple)
     return Chunk(adapters, tuple(tuple(sorted(own)) for own in rows), (len(queues) * width, padded_rows))
+
+
+def _most_rows(most: int, multiple: int) -> int:
+    """Returns the largest padded size of at most `most` rows that shards divide evenly, at least a row of each."""
+    sizes = (size for size in range(most - most % multiple, 0, -multiple) if padded_size(size) == size)
+    return next(sizes, multiple)
 
 
 def _halving(items: list, size: Callable, floor: int) -> Iterator[list]:
@@ -300,25 +322,15 @@ def take_by_shard(lora: Lora, places: Any) -> Lora:
 
 def padded_length(chunk: Chunk, lengths: Sequence[int]) -> int:
     """Returns the number of tokens that a chunk's rows are padded to, given the length of every row of the call."""
-    return padded_size(max(lengths[index] for _, _, index in chunk.places()), LENGTH_GRANULE)
+    return padded_size(max(lengths[index] for index in chunk.indices), LENGTH_GRANULE)
 
 
-def padded_tokens(chunk: Chunk, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Arranges a chunk's rows as one array.
-
-    Args:
-      chunk: the chunk.
-      rows: token ids of every row of the call.
-
-    Returns:
-      Right-padded tokens, `[K, R, T]`, and lengths, `[K, R]`, 0 where the shape has no row.
-    """
+def padded_tokens(chunk: Chunk, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns a chunk's rows, right-padded, `[K, R, T]`, given the token ids of every row of the call."""
     tokens = np.zeros((*chunk.shape, padded_length(chunk, [len(row) for row in rows])), np.int32)
-    lengths = np.zeros(chunk.shape, np.int32)
     for k, r, index in chunk.places():
         tokens[k, r, : len(rows[index])] = rows[index]
-        lengths[k, r] = len(rows[index])
-    return tokens, lengths
+    return tokens
 
 
 def prefill_bytes(config: ModelConfig, length: int, itemsize: int) -> int:

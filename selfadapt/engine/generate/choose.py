@@ -49,7 +49,7 @@ def choose(logits: Array, choice: Choice, step: Array, mode: str) -> tuple[Array
     Args:
       logits: `[K, R, V]`, float32.
       choice: how each row chooses.
-      step: tokens already written.
+      step: tokens already written in each row, `[K, R]`.
       mode: "greedy" when every temperature is 0, "plain" when no row filters, otherwise the names of the filters
         that rows use (`sampling_mode`); the choice is the same, but only what is needed is compiled.
 
@@ -67,10 +67,10 @@ def choose(logits: Array, choice: Choice, step: Array, mode: str) -> tuple[Array
                 warm, choice.top_p if "top_p" in used else None, choice.top_k if "top_k" in used else None
             )
 
-        def noise(key):
+        def noise(key, step):
             return jax.random.gumbel(jax.random.fold_in(jax.random.wrap_key_data(key), step), logits.shape[-1:])
 
-        scores = jnp.where(cold, logits, warm + jax.vmap(jax.vmap(noise))(choice.keys))
+        scores = jnp.where(cold, logits, warm + jax.vmap(jax.vmap(noise))(choice.keys, step))
     token = jnp.argmax(scores, axis=-1).astype(jnp.int32)
     logprob = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0] - total
     return jnp.where(jnp.isfinite(total), token, INVALID), logprob

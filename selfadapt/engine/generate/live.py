@@ -1,6 +1,6 @@
-"""Batch compaction: the live rows of a chunk, and when and how they move into an array of a smaller shape.
+"""Batch compaction: the live rows of a batch, and when and how they move into an array of a smaller shape.
 
-Texts of one chunk end at different times, and a row that has ended costs as much as a live one. Compaction copies the
+Texts of one batch end at different times, and a row that has ended costs as much as a live one. Compaction copies the
 cache of the live rows and compiles the program for another shape. It therefore happens where the cache grows, which
 does both anyway, and in long texts when half of the rows have ended.
 
@@ -43,7 +43,7 @@ class LiveRows:
     """The rows on the device.
 
     Attributes:
-      places: the row of the chunk that each one is, counted over all adapters, `[K, R]`; `NOWHERE` for padding.
+      places: the row of the batch that each one is, counted over all adapters, `[K, R]`; `NOWHERE` for padding.
       shards: shards of the mesh; they divide the adapters, or the rows where the stack of adapters has one.
     """
 
@@ -52,34 +52,29 @@ class LiveRows:
 
     @classmethod
     def all(cls, adapters: int, rows: int, shards: int) -> LiveRows:
-        """Returns all rows of a chunk of a padded shape."""
+        """Returns the rows of a padded shape."""
         return cls(np.arange(adapters * rows).reshape(adapters, rows), shards)
 
-    def whole(self, values: np.ndarray, rows: int, fill: float) -> np.ndarray:
-        """Returns values of the rows on the device, `[steps, K, R]`, as those of all of a chunk, `[steps, rows]`."""
-        found = np.full((len(values), rows), fill, values.dtype)
-        here = self.places != NOWHERE
-        found[:, self.places[here]] = values[:, here]
-        return found
-
     def here(self, done: np.ndarray) -> np.ndarray:
-        """Returns which rows on the device have ended, `[K, R]`, given those of the chunk, `[rows]`."""
+        """Returns which rows on the device have ended, `[K, R]`, given those of the batch, `[rows]`."""
         return np.where(self.places == NOWHERE, True, done[self.places])
 
     def preempted(self, done: np.ndarray, most: int, samples: int) -> np.ndarray:
         """Returns the rows to preempt, `[rows]`, so that the others take at most `most` places on each shard.
 
-        All samples of a prompt are preempted together, and one prompt always stays.
+        All samples of a prompt are preempted together, the last prompts of each shard first, and one always stays.
 
         Args:
-          done: which rows of the chunk have ended, `[rows]`.
+          done: which rows of the batch have ended, `[rows]`.
           most: places of a shard in the smaller shape.
           samples: samples of each prompt, which follow each other.
         """
-        prompts = np.flatnonzero(~done.reshape(-1, samples).all(axis=1))
-        shards = prompts * self.shards * samples // len(done)
+        places = self.places.reshape(self.shards, -1)
+        left = (places != NOWHERE) & ~self.here(done).reshape(places.shape)
+        prompts, first = np.unique(places[left] // samples, return_index=True)
+        shards = np.nonzero(left)[0][first]
         # The same number of each shard: the first ones of all, then the second ones.
-        rank = np.concatenate([np.arange((shards == shard).sum()) for shard in range(self.shards)])
+        rank = np.array([(shards[:index] == shard).sum() for index, shard in enumerate(shards)])
         prompts = prompts[np.argsort(rank, kind="stable")]
         kept = len(prompts)
         while True:
@@ -95,7 +90,7 @@ class LiveRows:
         """Returns the compaction of the live rows, or `None` if they should stay where they are.
 
         Args:
-          done: which rows of the chunk have ended, `[rows]`; some have not.
+          done: which rows of the batch have ended, `[rows]`; some have not.
           grows: whether the cache grows anyway; then any smaller shape will do.
           count: tokens of each text so far.
         """

@@ -1,9 +1,10 @@
 """The device programs of `generate`: `start` reads prompts, `extend` writes tokens, `grow` enlarges the cache.
 
-`compact` copies some of the rows into a smaller batch, of which some move to other shards, and may enlarge their cache.
-`start` runs each prompt once and samples its first token; `extend` adds up to `DECODE_STEPS` tokens to every row in a
-`while_loop` that ends when all rows are done. Neither vmaps the model (docs/architecture.md). `lower_start` and
-`lower_extend` trace them with abstract arguments, for a cost estimate or ahead-of-time compilation.
+`fill` puts rows that `start` returns into the places of rows that have ended. `compact` copies some of the rows into a
+smaller batch, of which some move to other shards, and may enlarge their cache. `start` runs each prompt once and
+samples its first token; `extend` adds up to `DECODE_STEPS` tokens to every row in a `while_loop` that ends when all
+rows are done. Neither vmaps the model (docs/architecture.md). `lower_start` and `lower_extend` trace them with abstract
+arguments, for a cost estimate or ahead-of-time compilation.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class DecodeState:
       tokens: the last token of each row, `[K, R]`.
       positions: its position, `[K, R]`.
       slot: the cache slot that it will take, the same for all rows.
-      step: tokens written so far in each row.
+      step: tokens written so far in each row, `[K, R]`.
       done: rows that have ended, `[K, R]`.
     """
 
@@ -101,13 +102,14 @@ def start(
     # One row of logits serves all samples of a prompt.
     logits = jnp.repeat(decoder.logits(params, config, hidden), samples, axis=1)
     lengths = jnp.repeat(lengths, samples, axis=1)
-    token, logprob = choose(logits, choice, jnp.int32(0), mode)
+    step = jnp.zeros(lengths.shape, jnp.int32)
+    token, logprob = choose(logits, choice, step, mode)
     state = DecodeState(
         cache=cache,
         tokens=token,
         positions=lengths,
         slot=jnp.int32(tokens.shape[-1]),
-        step=jnp.int32(1),
+        step=step + 1,
         done=ended(token, config) | (lengths == 0),
     )
     return state, sharding.replicate((token, logprob))
@@ -119,45 +121,44 @@ def extend(
     lora: Lora | None,
     state: DecodeState,
     choice: Choice,
-    until: Array,
+    steps: Array,
     config: ModelConfig,
     mode: str,
     most: int = DECODE_STEPS,
-) -> tuple[DecodeState, tuple[Array, Array]]:
-    """Writes tokens until each row has `until` or all rows are done; the state is updated in place.
+) -> tuple[DecodeState, tuple[Array, Array], Array]:
+    """Writes some tokens in each row, fewer if all rows are done; the state is updated in place.
 
     Args:
       params: the base parameters.
       lora: K adapters, or `None`.
-      state: the state; the cache must have slots for the new tokens.
+      state: the state; the cache must have slots for the new tokens, which follow each other.
       choice: how each row chooses its tokens, as for `start`.
-      until: tokens in each row at the end, at most `most` more than `state.step`.
+      steps: tokens to write in each row, at most `most`.
       config: the architecture.
       mode: as for `choose`.
       most: the most tokens to write in each row.
 
     Returns:
-      The new state, and the tokens of each step with their log-probabilities, `[most, K, R]` each, of which as many
-      steps are valid as the state has advanced.
+      The new state, the tokens of each step with their log-probabilities, `[most, K, R]` each, and how many of these
+      steps have been taken.
     """
     layers = decoder.layer_inputs(config, params, lora)
-    first = state.step
     out = (
         jnp.zeros((most, *state.tokens.shape), jnp.int32),
         jnp.zeros((most, *state.tokens.shape), jnp.float32),
     )
 
     def more(carry):
-        state, _ = carry
-        return (state.step < until) & ~jnp.all(state.done)
+        state, _, taken = carry
+        return (taken < steps) & ~jnp.all(state.done)
 
     def body(carry):
-        state, out = carry
+        state, out, taken = carry
         hidden, cache = decoder.decode(
             params, config, layers, jnp.maximum(state.tokens, 0), state.positions, state.cache, state.slot
         )
         token, logprob = choose(decoder.logits(params, config, hidden), choice, state.step, mode)
-        out = jax.tree.map(lambda rows, row: rows.at[state.step - first].set(row), out, (token, logprob))
+        out = jax.tree.map(lambda rows, row: rows.at[taken].set(row), out, (token, logprob))
         state = DecodeState(
             cache=cache,
             tokens=token,
@@ -166,11 +167,49 @@ def extend(
             step=state.step + 1,
             done=state.done | ended(token, config),
         )
-        return state, out
+        return state, out, taken + 1
 
-    state, out = jax.lax.while_loop(more, body, (state, out))
-    state = dataclasses.replace(state, cache=state.cache.sharded(), step=sharding.replicate(state.step))
-    return state, sharding.replicate(out)
+    state, out, taken = jax.lax.while_loop(more, body, (state, out, jnp.int32(0)))
+    return dataclasses.replace(state, cache=state.cache.sharded()), *sharding.replicate((out, taken))
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def fill(
+    state: DecodeState, choice: Choice, new: DecodeState, chosen: Choice, places: Array
+) -> tuple[DecodeState, Choice]:
+    """Puts rows that `start` has returned into places of a state, which is updated in place.
+
+    Args:
+      state: the state of one adapter or the base model, `[1, R]`.
+      choice: how its rows choose their tokens.
+      new: the rows, `[1, rows]`, with as many cache slots.
+      chosen: how they choose theirs.
+      places: the place of each, counted within its shard, `[shards, rows / shards]`; one that the shard does not have
+        for rows that are padding.
+    """
+
+    def put(own: Array, more: Array, places: Array, *, axis: int) -> Array:
+        at = (slice(None),) * axis + (places[0],)
+        return own.at[at].set(more, mode="drop")
+
+    def filled(own: Array, more: Array, axes: Sequence[str | None]) -> Array:
+        program = functools.partial(put, axis=axes.index("batch"))
+        return sharding.on_each_device(program, (axes, axes, ("batch", None)), (own, more, places))
+
+    def of_rows(own: Array, more: Array) -> Array:  # [1, rows, ...]
+        return filled(own[0], more[0], ("batch", None)[: own.ndim - 1])[None]
+
+    more = iter(jax.tree.leaves(new.cache))  # in the order of `Cache.map`
+    cache = state.cache.map(lambda leaf, axes: filled(leaf, next(more), axes)).sharded()
+    state = dataclasses.replace(
+        state,
+        cache=cache,
+        tokens=of_rows(state.tokens, new.tokens),
+        positions=of_rows(state.positions, new.positions),
+        step=of_rows(state.step, new.step),
+        done=of_rows(state.done, new.done),
+    )
+    return state, jax.tree.map(of_rows, choice, chosen)
 
 
 @functools.partial(jax.jit, static_argnames=("slots",))
@@ -209,6 +248,7 @@ def compact(
         cache=cache,
         tokens=of_rows(state.tokens),
         positions=of_rows(state.positions),
+        step=of_rows(state.step),
         done=of_rows(state.done),
     )
     return state, jax.tree.map(of_rows, choice)
@@ -268,10 +308,10 @@ def abstract_state(
 
 def lower_extend(model: Model, lora: Lora | None, state: DecodeState, *, mode: str) -> jax.stages.Lowered:
     """Traces `extend` for an abstract state (`abstract_state`); other arguments as for `lower_start`."""
-    until = jax.ShapeDtypeStruct((), jnp.int32)
+    steps = jax.ShapeDtypeStruct((), jnp.int32)
     choice = _abstract_choice(state.tokens.shape)
     with sharding.using(model.mesh):
-        return extend.lower(model.params, lora, state, choice, until, model.config, mode)
+        return extend.lower(model.params, lora, state, choice, steps, model.config, mode)
 
 
 def _start_arguments(model: Model, lora: Lora | None, shape: tuple[int, int, int], samples: int) -> tuple:

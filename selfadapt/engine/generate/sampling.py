@@ -1,7 +1,7 @@
 """`generate`: many prompts, each with its own adapter, temperature and random key, in one program.
 
-The host divides the prompts into chunks that fit into memory (`schedule`), runs the device programs
-(`selfadapt.engine.generate.programs`) and between them looks for stop strings.
+The host divides the prompts into chunks (`schedule`), runs the device programs (`selfadapt.engine.generate.programs`)
+and between them looks for stop strings and decides what changes in the batch (`selfadapt.engine.generate.batch`).
 
 A random number belongs to a sample and not to a position in a batch: the key of a row is a hash of (seed, prompt id,
 sample index), and each step folds in the number of tokens written so far.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import math
 import time
@@ -21,8 +22,9 @@ import numpy as np
 
 from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching, programs
-from selfadapt.engine.generate.choose import INVALID, Choice, sampling_mode
-from selfadapt.engine.generate.live import LiveRows
+from selfadapt.engine.generate.batch import Batch
+from selfadapt.engine.generate.choose import Choice, sampling_mode
+from selfadapt.engine.generate.live import NOWHERE
 from selfadapt.engine.generate.texts import Generation, Texts
 from selfadapt.errors import InvalidValueError
 from selfadapt.models import decoder
@@ -96,11 +98,11 @@ def generate(
         sample indices. The adapter is not part of a key: adapters that share a prompt share its keys.
       return_details: return `Generation`s instead of texts.
       memory_bytes: memory on each device for one chunk of the prompts (its cache, activations and logits); by
-        default what the device has free. More work than that is done in several chunks.
+        default what the device has free. Further prompts wait for the places of texts that end, or run in other chunks.
       stats: a dictionary to add this call's counts to: `prompt_tokens`, `prefill_tokens` (device tokens,
         padding included), `prefill_seconds`, `new_tokens`, `decode_tokens` (padding included), `chunks`
-        (parts of the call that ran one after another), `restarted` (samples that were preempted for want of
-        memory and written again), `seconds`.
+        (parts of the call that ran one after another), `filled` (samples that took the places of others that had
+        ended), `restarted` (samples that were preempted for want of memory and written again), `seconds`.
 
     Returns:
       A list with one text (or `Generation`) for each prompt; with adapters, one such list for each
@@ -162,8 +164,7 @@ def generate(
     results: list[list[Generation]] = [[] for _ in rows]
     left = list(range(len(rows)))
     with sharding.using(model.mesh):
-        # Prompts whose texts take more than the memory reserved at first start again, with memory for all tokens.
-        for reserved in (min(RESERVED, max_new_tokens), max_new_tokens):
+        for reserved in reservations(max_new_tokens):
             chunks = schedule(
                 model,
                 [rows[index].adapter for index in left],
@@ -198,6 +199,15 @@ def generate(
         values = result if return_details else [generation.text for generation in result]
         nested[row.adapter].append(values[0] if num_samples is None else values)
     return nested[0] if adapters is None else nested
+
+
+def reservations(max_new_tokens: int) -> Iterator[int]:
+    """Yields how many tokens of each text memory is reserved for, at first and each time that texts start again."""
+    reserved = RESERVED
+    while reserved < max_new_tokens:
+        yield reserved
+        reserved *= 2
+    yield max_new_tokens
 
 
 def schedule(
@@ -236,7 +246,22 @@ def schedule(
         memory.batch_bytes(memory_bytes) - layer_copies(model),
         sharding.num_shards(model.mesh),
         stack,
+        waiting=True,
     )
+
+
+def rows_beside(model: Model, memory_bytes: int, batch: Batch, slots: int) -> int:
+    """Returns how many rows of a shard memory allows in a cache of some slots, while it is copied from that of a batch.
+
+    Args:
+      model: the model, as for `schedule`.
+      memory_bytes: memory for the batch on each device.
+      batch: the batch.
+      slots: the slots of the new cache.
+    """
+    each = slot_bytes(model)
+    kept = batch.live.places.size // batch.live.shards * batch.slots * each
+    return (memory_bytes - kept) // (slots * each + LOGITS_BYTES * model.config.vocab_size)
 
 
 def layer_copies(model: Model) -> int:
@@ -291,65 +316,78 @@ def _run(
 
     Prompts are preempted, and none of their samples is returned, where a grown cache would exceed `limit` bytes.
     """
-    config, samples, max_new_tokens = model.config, call.samples, call.max_new_tokens
-    tokens, lengths = batching.padded_tokens(chunk, [row.tokens for row in call.rows])
-    adapter_axis, prompt_axis, width = tokens.shape
-    shape = (adapter_axis, prompt_axis * samples)
-    fields = {}
-    for name, values in call.choices.items():
-        field = np.zeros((adapter_axis, prompt_axis, *values.shape[1:]), values.dtype)
-        for k, r, index in chunk.places():
-            field[k, r] = values[index]
-        fields[name] = field.reshape(*shape, *values.shape[2:])
-    choice = Choice(**fields)
-    indices = [index for _, _, index in chunk.places()]
+    config, samples, shards = model.config, call.samples, sharding.num_shards(model.mesh)
+    width = batching.padded_length(chunk, [len(row.tokens) for row in call.rows])
+    options = {name: values[chunk.indices] for name, values in call.choices.items()}
     mode = "greedy"
-    if call.choices["temperature"][indices].any():
-        used = {"top_k": call.choices["top_k"][indices].any(), "top_p": (call.choices["top_p"][indices] < 1).any()}
-        mode = sampling_mode(**used)
+    if options["temperature"].any():
+        mode = sampling_mode(top_k=options["top_k"].any(), top_p=(options["top_p"] < 1).any())
+    most = None if limit is None else functools.partial(rows_beside, model, limit)
+    shape = (chunk.shape[0], chunk.shape[1] * samples)
+    batch = Batch(shape, samples, len(chunk.waiting), width, call.max_new_tokens, shards, most)
+    prompts = np.full(batch.rows // samples, NOWHERE)  # the index of each of the batch's prompts
+    for k, r, index in chunk.places():
+        prompts[k * chunk.shape[1] + r] = index
+    prompts[math.prod(chunk.shape) :] = chunk.waiting
+    texts = Texts(model, call.stop, call.max_new_tokens, np.repeat(prompts != NOWHERE, samples))
+    lora = batching.chunk_lora(adapters, chunk, shards)
 
-    lora = batching.chunk_lora(adapters, chunk, sharding.num_shards(model.mesh))
-    slots = programs.cache_slots(width, 1, max_new_tokens)
-    started = time.perf_counter()
-    state, (first, logprob) = programs.start(model.params, lora, tokens, lengths, choice, config, samples, slots, mode)
-    written, logprobs = [np.asarray(first)[None]], [np.asarray(logprob)[None]]
-    texts = Texts(model, call.stop, chunk, samples)
-    counter.update(prefill_tokens=tokens.size, prefill_seconds=time.perf_counter() - started, decode_tokens=first.size)
-    live, size = LiveRows.all(*shape, sharding.num_shards(model.mesh)), first.size
-    preempted = np.zeros(size, bool)  # rows
-    count = 1
+    def start(chosen: np.ndarray) -> tuple[programs.DecodeState, Choice]:
+        """Reads some of the batch's prompts, `[K, P]`, and adds their first tokens to the texts."""
+        tokens, lengths, choice = _inputs(call, np.where(chosen == NOWHERE, NOWHERE, prompts[chosen]), width)
+        started = time.perf_counter()
+        state, first = programs.start(model.params, lora, tokens, lengths, choice, config, samples, batch.slots, mode)
+        texts.add(batch.rows_of(chosen), *(np.asarray(each).reshape(1, -1) for each in first))
+        seconds, rows = time.perf_counter() - started, lengths.size * samples
+        counter.update(prefill_tokens=tokens.size, prefill_seconds=seconds, decode_tokens=rows)
+        return state, choice
+
+    state, choice = start(np.arange(math.prod(chunk.shape)).reshape(chunk.shape))
+    preempted = np.zeros(batch.rows, bool)
     while True:
-        done = texts.update(written[-1]).reshape(size) | preempted
-        if done.all() or count == max_new_tokens:
-            break
-        if grows := width + count >= slots:
-            each = slot_bytes(model)
-            kept = live.places.size // live.shards * slots * each
-            slots = programs.cache_slots(width, count + 1, max_new_tokens)
-            if limit is not None:
-                most = (limit - kept) // (slots * each + LOGITS_BYTES * config.vocab_size)
-                preempted |= live.preempted(done, most, samples)
-                done |= preempted
-        if (smaller := live.compacted(done, grows=grows, count=count)) is not None:
-            live = smaller.live
-            state, choice = programs.compact(state, choice, smaller.rows, smaller.sent, len(live.places), slots)
+        while (filling := batch.filled(texts.done | preempted)) is not None:
+            state, choice = programs.fill(state, choice, *start(filling.prompts.reshape(1, -1)), filling.places)
+            counter.update(filled=int((filling.prompts != NOWHERE).sum()) * samples)
+        if batch.live.here(done := texts.done | preempted).all():
+            break  # prompts that still wait do not fit into the places that are left
+        room = batch.room(done, texts.counts)
+        preempted |= room.preempted
+        done |= preempted
+        if batch.live.here(done).all():
+            continue
+        if (smaller := room.compaction) is not None:
+            state, choice = programs.compact(
+                state, choice, smaller.rows, smaller.sent, len(smaller.live.places), room.slots
+            )
             if lora is not None and smaller.adapters is not None:
                 lora = batching.take_by_shard(lora, smaller.adapters)
-        elif grows:
-            state = state.replace(cache=programs.grow(state.cache, slots))
+        elif room.grows:
+            state = state.replace(cache=programs.grow(state.cache, room.slots))
         # Texts that end at a stop string are often short, so the host looks early, then less and less often.
-        steps = min(programs.DECODE_STEPS, max(8, count)) if call.stop else programs.DECODE_STEPS
-        until = min(count + steps, max_new_tokens, slots - width + 1)
-        state = state.replace(done=live.here(done))
-        state, (new, logprob) = programs.extend(model.params, lora, state, choice, until, config, mode)
-        steps = int(state.step) - count
-        written.append(live.whole(np.asarray(new)[:steps], size, INVALID).reshape(steps, *shape))
-        logprobs.append(live.whole(np.asarray(logprob)[:steps], size, 0.0).reshape(steps, *shape))
-        counter.update(decode_tokens=steps * live.places.size)
-        count += steps
-    everything = np.concatenate(logprobs).reshape(count, adapter_axis, prompt_axis, samples)
+        early = max(8, texts.counts.max()) if call.stop else programs.DECODE_STEPS
+        steps = batch.steps(done, texts.counts, min(early, programs.DECODE_STEPS))
+        state = state.replace(done=batch.live.here(done), slot=np.int32(batch.slot))
+        state, written, taken = programs.extend(model.params, lora, state, choice, np.int32(steps), config, mode)
+        steps = int(taken)
+        rows = np.where(batch.live.here(done), NOWHERE, batch.live.places)
+        texts.add(rows.ravel(), *(np.asarray(each)[:steps].reshape(steps, -1) for each in written))
+        counter.update(decode_tokens=steps * rows.size)
+        batch.advance(steps)
     counter.update(restarted=int(preempted.sum()))
-    for k, r, index in chunk.places():
-        if preempted[(k * prompt_axis + r) * samples]:
-            continue
-        yield index, [texts.result(k, r, s, everything[:, k, r, s]) for s in range(samples)]
+    again = preempted | ~texts.done
+    for number, index in enumerate(prompts):
+        own = range(number * samples, (number + 1) * samples)
+        if index != NOWHERE and not again[own].any():
+            yield index, [texts.result(row) for row in own]
+
+
+def _inputs(call: _Call, indices: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, Choice]:
+    """Returns right-padded tokens, lengths and choices of prompts at some indices, `[K, P]`, `NOWHERE` for padding."""
+    tokens, lengths = np.zeros((*indices.shape, width), np.int32), np.zeros(indices.shape, np.int32)
+    for place, index in np.ndenumerate(indices):
+        if index != NOWHERE:
+            row = call.rows[index].tokens
+            tokens[place][: len(row)], lengths[place] = row, len(row)
+    fields = {name: values[indices] for name, values in call.choices.items()}  # padding has those of another
+    fields = {name: values.reshape(len(indices), -1, *values.shape[3:]) for name, values in fields.items()}
+    return tokens, lengths, Choice(**fields)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt.engine.generate.batching import Chunk
 from selfadapt.engine.generate.choose import INVALID
+from selfadapt.engine.generate.live import NOWHERE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +33,21 @@ class Generation:
 
 
 class Texts:
-    """The texts of one chunk: the tokens of each sample so far, and whether it has ended.
+    """The texts of one chunk: the tokens of each row so far, and whether it has ended.
 
     Args:
       model: the model, for its tokenizer and end-of-sequence tokens.
       stop: strings that end a text.
-      chunk: the prompts that run together.
-      samples: samples of each prompt.
+      max_new_tokens: the most tokens of a text.
+      rows: for each row whether there is a text; others have ended before they begin.
+
+    Attributes:
+      done: which rows have ended, `[rows]`.
+      counts: the tokens of each row, `[rows]`.
     """
 
-    def __init__(self, model: Any, stop: Sequence[str], chunk: Chunk, samples: int):
-        self.tokenizer = model.tokenizer
+    def __init__(self, model: Any, stop: Sequence[str], max_new_tokens: int, rows: np.ndarray):
+        self.tokenizer, self.max_new_tokens = model.tokenizer, max_new_tokens
         self.ends, self.stop = set(model.config.eos_token_ids), []
         for string in stop:
             # Special tokens are not part of the text; as stop strings they are compared as tokens.
@@ -51,36 +55,44 @@ class Texts:
                 self.ends.add(self.tokenizer.convert_tokens_to_ids(string))
             else:
                 self.stop.append(string)
-        places = [(k, r, s) for k, r, _ in chunk.places() for s in range(samples)]
-        self.tokens: dict[tuple[int, int, int], list[int]] = {place: [] for place in places}
-        self.finish: dict[tuple[int, int, int], str] = {}
-        self.cut: dict[tuple[int, int, int], str] = {}
-        self.shape = (*chunk.shape, samples)
+        self.tokens: list[list[int]] = [[] for _ in rows]
+        self.logprobs: list[list[np.ndarray]] = [[] for _ in rows]
+        self.finish: dict[int, str] = {}
+        self.cut: dict[int, str] = {}
+        self.done, self.counts = ~rows, np.zeros(len(rows), int)
 
-    def update(self, written: np.ndarray) -> np.ndarray:
-        """Appends the tokens of some steps, `[steps, K, R]`; returns which samples have ended, `[K, P, samples]`."""
-        columns = written.reshape(len(written), *self.shape)
-        done = np.ones(self.shape, bool)
-        for place, tokens in self.tokens.items():
-            if place in self.finish:
+    def add(self, rows: np.ndarray, written: np.ndarray, logprobs: np.ndarray) -> None:
+        """Appends what was written in some steps to rows that have not ended.
+
+        Args:
+          rows: the rows, `[count]`, `NOWHERE` where there is none.
+          written: their tokens, `[steps, count]`.
+          logprobs: the log-probabilities of the tokens, likewise.
+        """
+        for column, row in enumerate(rows):
+            if row == NOWHERE or self.done[row]:
                 continue
-            before = len(tokens)
-            for token in columns[(slice(None), *place)].tolist():
+            tokens, before = self.tokens[row], len(self.tokens[row])
+            for token in written[:, column].tolist():
                 if token == INVALID:
-                    self.finish[place] = "invalid"
+                    self.finish[row] = "invalid"
                     break
                 tokens.append(token)
                 if token in self.ends:
-                    self.finish[place] = "stop"
+                    self.finish[row] = "stop"
                     break
+                if len(tokens) == self.max_new_tokens:
+                    self.finish[row] = "length"
+                    break
+            self.logprobs[row].append(logprobs[: len(tokens) - before, column])
             if self.stop:
-                self._find_stop(place, before)
-            done[place] = place in self.finish
-        return done
+                self._find_stop(row, before)
+            self.done[row] = row in self.finish
+            self.counts[row] = len(self.tokens[row])
 
-    def _find_stop(self, place: tuple[int, int, int], before: int) -> None:
+    def _find_stop(self, row: int, before: int) -> None:
         """Ends a text at its first token with which a stop string appears; `before` tokens are known to have none."""
-        tokens = self.tokens[place]
+        tokens = self.tokens[row]
 
         def first_stop(end: int) -> str | None:
             text = self._decode(tokens[:end])
@@ -91,16 +103,15 @@ class Texts:
             return
         ends = range(before + 1, len(tokens) + 1)
         end = ends[bisect.bisect_left(ends, True, key=lambda end: first_stop(end) is not None)]
-        self.tokens[place], self.finish[place], self.cut[place] = tokens[:end], "stop", first_stop(end) or ""
+        self.tokens[row], self.finish[row], self.cut[row] = tokens[:end], "stop", first_stop(end) or ""
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def result(self, k: int, r: int, s: int, logprobs: np.ndarray) -> Generation:
-        """Returns a sample, given the log-probabilities of all its steps, `[steps]`."""
-        place = (k, r, s)
-        tokens = self.tokens[place]
-        text = self.cut.get(place)
+    def result(self, row: int) -> Generation:
+        """Returns the text of a row that has ended."""
+        tokens, text = self.tokens[row], self.cut.get(row)
         if text is None:
             text = self._decode(tokens) if self.tokenizer is not None else ""
-        return Generation(text, tuple(tokens), logprobs[: len(tokens)], self.finish.get(place, "length"))
+        logprobs = np.concatenate(self.logprobs[row])[: len(tokens)]
+        return Generation(text, tuple(tokens), logprobs, self.finish[row])
