@@ -30,6 +30,10 @@ from selfadapt.telemetry import meter
 from selfadapt.telemetry.progress import Advance, Phase, silent
 from selfadapt.types import ContextEdit, ContextUpdate, Edit, Outcome, Rejected, Task, Update
 
+# Tasks whose edits one `generate` writes: those that memory does not hold wait for the places of others. A run that is
+# interrupted writes the edits of these tasks again.
+TASKS_AT_ONCE = 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -180,8 +184,9 @@ def sample(
     An edit's random key is derived from the seed, the policy's version, the task's id and the sample's index.
     """
     edits = []
-    for number, chosen in enumerate(_chunks(tasks, settings.at_once)):
-        edits += units.current().once(str(number), functools.partial(_sampled, policy, domain, chosen, settings))
+    for number, chosen in enumerate(_chunks(tasks, TASKS_AT_ONCE)):
+        write = functools.partial(_sampled, policy, domain, chosen, settings)
+        edits += units.current().once(f"tasks from {number * TASKS_AT_ONCE}", write)
         if advance:
             advance(len(chosen))
     return edits

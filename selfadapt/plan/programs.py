@@ -238,7 +238,8 @@ class Programs:
                 yield dataclasses.replace(step, runs=step.runs * repeats)
             if not len(left):
                 break
-            lengths, written, mean = lengths[: len(left) // texts.samples], left, left.mean()
+            lengths = [lengths[index * len(lengths) // len(left)] for index in range(len(left))]
+            texts, written, mean = dataclasses.replace(texts, samples=1), left, left.mean()
 
     def _writing(
         self,
@@ -345,8 +346,7 @@ class Programs:
                     lower=lambda: generation.lower_start(model, lora, few, slots=found.slots, **options),
                 )
             )
-        prompts_left = round(share * len(chunks) * len(found.left) / texts.samples)
-        return steps, np.resize(found.left, prompts_left * texts.samples)
+        return steps, np.resize(found.left, round(share * len(chunks) * len(found.left)))
 
     def adapting(
         self, phase: str, updates: Sequence[Update], repeats: float, on: Stack | None = None

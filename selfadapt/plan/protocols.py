@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from selfadapt import loop
 from selfadapt.models.model import Model
 from selfadapt.parallel.sharding import device_bytes
 from selfadapt.plan.finetuning import full_finetuning
@@ -17,7 +18,6 @@ from selfadapt.plan.programs import Programs, Stack, Texts
 from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Workload
 from selfadapt.protocols.continual.learned import padded_rank
-from selfadapt.protocols.pretraining.protocol import AT_ONCE
 from selfadapt.protocols.pretraining.updates import joined
 from selfadapt.types import Update
 
@@ -146,7 +146,7 @@ class Pretraining(Variant):
     def sampling(self) -> Iterator[Step]:
         """Yields the programs that write edits, by the base model."""
         passages = self.size * self.models
-        at_once = min(AT_ONCE, passages)
+        at_once = min(loop.TASKS_AT_ONCE, passages)
         lengths = [(0, self.work.prompts[index % len(self.work.prompts)]) for index in range(at_once)]
         texts = Texts.edits(self.config, self.config.evaluation.edits, self.work)
         yield from self.generating("sample", lengths, texts, None, passages / at_once)

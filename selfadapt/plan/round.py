@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from selfadapt import loop
 from selfadapt.engine import score
 from selfadapt.engine.generate import batching
 from selfadapt.models.lora import resolve_targets
@@ -74,7 +75,7 @@ class Round(Programs):
     def sampling(self) -> Iterator[Step]:
         """Yields the programs that write edits."""
         config, work = self.config, self.work
-        at_once = min(config.at_once, config.contexts)
+        at_once = min(loop.TASKS_AT_ONCE, config.contexts)
         lengths = [(0, work.prompts[index % len(work.prompts)]) for index in range(at_once)]
         texts = Texts.edits(config, config.edits, work)
         stack = None if self.merges else self._stack(1, finetuning(config, self.outer, work))

@@ -547,10 +547,10 @@ FAULTS = (
             "test_texts_do_not_depend_on_compaction",
         ),
         (
-            "prompts are preempted on the last shards alone",
-            'prompts = prompts[np.argsort(rank, kind="stable")]',
-            "del rank",
-            "test_as_many_prompts_are_preempted_on_each_shard_as_memory_asks_for",
+            "rows are preempted on the last shards alone",
+            'rows = np.concatenate(by_shard)[np.argsort(rank, kind="stable")]',
+            "rows = np.concatenate(by_shard)",
+            "test_as_many_rows_are_preempted_on_each_shard_as_memory_asks_for",
         ),
         (
             "compaction leaves the adapters where they were",
@@ -625,8 +625,8 @@ FAULTS = (
         "tests/engine/generate/test_live.py",
         (
             "preempted texts are returned as they are",
-            "if index != NOWHERE and not again[own].any():",
-            "if index != NOWHERE:",
+            "for row in np.flatnonzero(texts.done & ~preempted):",
+            "for row in range(batch.rows):",
             "test_texts_that_need_more_memory_than_was_reserved_are_written_again",
         ),
     ),

@@ -134,8 +134,8 @@ class Batch:
     def room(self, done: np.ndarray, counts: np.ndarray) -> Room:
         """Makes room for the next tokens: the cache grows where the longest text has filled it.
 
-        Where a larger cache would not fit, prompts are preempted: while others wait those whose texts have filled the
-        cache, since most texts are shorter; where most have filled it, or none waits, those that came last.
+        Where a larger cache would not fit, rows are preempted: while prompts wait those that have filled the cache,
+        since most texts are shorter; where most rows have filled it, or none waits, those that came last.
 
         Args:
           done: which rows have ended, `[rows]`; some on the device have not.
@@ -149,11 +149,12 @@ class Batch:
             if self._most is not None:
                 most = self._most(self, slots)
                 fits = self.live.places.size <= most * self.live.shards
-                preempted = self.live.preempted(done, most, self.samples)
+                preempted = self.live.preempted(done, most)
                 full = left[counts[left] >= len(self._cycle)]
                 if self.waiting and preempted.any() and 2 * len(full) < len(left):
-                    again = np.isin(np.arange(len(done)) // self.samples, full // self.samples)
-                    return Room(again, None, self.slots, False)
+                    preempted = np.zeros(len(done), bool)
+                    preempted[full] = True
+                    return Room(preempted, None, self.slots, False)
             if not (self.waiting and fits):
                 compaction = self.live.compacted(done | preempted, grows=True, count=longest)
             self._cycle = np.append(np.arange(self.slots, slots), np.roll(self._cycle, -self._next))

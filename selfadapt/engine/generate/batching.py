@@ -62,11 +62,6 @@ class Chunk:
         """The indices of all rows, the waiting ones last."""
         return [index for own in (*self.rows, self.waiting) for index in own]
 
-    def of(self, indices: Sequence[int]) -> Chunk:
-        """Returns a chunk of the rows at some indices as one of all rows."""
-        rows = tuple(tuple(indices[row] for row in own) for own in self.rows)
-        return dataclasses.replace(self, rows=rows, waiting=tuple(indices[row] for row in self.waiting))
-
     def places(self) -> Iterator[tuple[int, int, int]]:
         """Yields (index on the adapter axis, index on the row axis, index of the row in the list of all rows)."""
         for k, rows in enumerate(self.rows):

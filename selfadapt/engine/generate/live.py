@@ -59,31 +59,29 @@ class LiveRows:
         """Returns which rows on the device have ended, `[K, R]`, given those of the batch, `[rows]`."""
         return np.where(self.places == NOWHERE, True, done[self.places])
 
-    def preempted(self, done: np.ndarray, most: int, samples: int) -> np.ndarray:
+    def preempted(self, done: np.ndarray, most: int) -> np.ndarray:
         """Returns the rows to preempt, `[rows]`, so that the others take at most `most` places on each shard.
 
-        All samples of a prompt are preempted together, the last prompts of each shard first, and one always stays.
+        They are the last ones of each shard, and one always stays.
 
         Args:
           done: which rows of the batch have ended, `[rows]`.
           most: places of a shard in the smaller shape.
-          samples: samples of each prompt, which follow each other.
         """
         places = self.places.reshape(self.shards, -1)
         left = (places != NOWHERE) & ~self.here(done).reshape(places.shape)
-        prompts, first = np.unique(places[left] // samples, return_index=True)
-        shards = np.nonzero(left)[0][first]
+        by_shard = [np.sort(own[live]) for own, live in zip(places, left, strict=True)]
         # The same number of each shard: the first ones of all, then the second ones.
-        rank = np.array([(shards[:index] == shard).sum() for index, shard in enumerate(shards)])
-        prompts = prompts[np.argsort(rank, kind="stable")]
-        kept = len(prompts)
+        rank = np.concatenate([np.arange(len(own)) for own in by_shard])
+        rows = np.concatenate(by_shard)[np.argsort(rank, kind="stable")]
+        kept = len(rows)
         while True:
-            out = np.zeros((len(done) // samples, samples), bool)
-            out[prompts[kept:]] = True
-            smaller = self.compacted(done | out.ravel(), grows=True, count=0)
+            out = np.zeros(len(done), bool)
+            out[rows[kept:]] = True
+            smaller = self.compacted(done | out, grows=True, count=0)
             places = (self if smaller is None else smaller.live).places
             if kept == 1 or places.size <= most * self.shards:
-                return out.ravel()
+                return out
             kept = -(-kept // 2)
 
     def compacted(self, done: np.ndarray, *, grows: bool, count: int) -> Compaction | None:

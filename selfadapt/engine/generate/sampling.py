@@ -42,7 +42,7 @@ class _Call:
     """What all chunks of one `generate` have in common.
 
     Attributes:
-      rows: every prompt of the call.
+      rows: every prompt.
       choices: for each field of `Choice` its values, `[prompts, samples, ...]`.
       samples: samples of each prompt.
       max_new_tokens: the most tokens to write.
@@ -54,6 +54,12 @@ class _Call:
     samples: int
     max_new_tokens: int
     stop: tuple[str, ...]
+
+    def of(self, texts: Sequence[tuple[int, int]]) -> _Call:
+        """Returns a call of some samples, (prompt, sample), each as a prompt with one sample."""
+        prompts, samples = np.asarray(texts).T
+        choices = {name: values[prompts, samples][:, None] for name, values in self.choices.items()}
+        return dataclasses.replace(self, rows=[self.rows[prompt] for prompt in prompts], choices=choices, samples=1)
 
 
 def generate(
@@ -155,33 +161,35 @@ def generate(
             top_k, "top_k", np.int32, lambda x: x >= 0 and x == int(x), "0 (keep all) or a positive whole number"
         ),
     }
-    call = _Call(rows, choices, samples, max_new_tokens, stop)
+    whole = call = _Call(rows, choices, samples, max_new_tokens, stop)
 
     if adapters is not None:
         adapters = adapters.on(model.mesh)
     budget, copies = memory.batch_bytes(memory_bytes), layer_copies(model)
     counter: dict[str, float] = collections.Counter()
-    results: list[list[Generation]] = [[] for _ in rows]
-    left = list(range(len(rows)))
+    texts = [(prompt, sample) for prompt in range(len(rows)) for sample in range(samples)]
+    found: dict[tuple[int, int], Generation] = {}
     with sharding.using(model.mesh):
         for reserved in reservations(max_new_tokens):
             chunks = schedule(
                 model,
-                [rows[index].adapter for index in left],
-                [len(rows[index].tokens) for index in left],
-                samples=samples,
+                [row.adapter for row in call.rows],
+                [len(row.tokens) for row in call.rows],
+                samples=call.samples,
                 max_new_tokens=reserved,
                 stack=1 if adapters is None else len(adapters.lora.scale),
                 memory_bytes=budget,
             )
             counter.update(chunks=len(chunks))
             limit = budget - copies if reserved < max_new_tokens else None
-            for chunk in (chunk.of(left) for chunk in chunks):
-                for index, generations in _run(model, adapters, chunk, call, limit, counter):
-                    results[index] = generations
-            left = [index for index in left if not results[index]]
-            if not left:
+            for chunk in chunks:
+                for index, generation in _run(model, adapters, chunk, call, limit, counter):
+                    found[texts[index]] = generation
+            texts = [text for text in texts if text not in found]
+            if not texts:
                 break
+            call = whole.of(texts)
+    results = [[found[prompt, sample] for sample in range(samples)] for prompt in range(len(rows))]
 
     runtime.return_freed_memory()
     counter.update(prompt_tokens=sum(len(row.tokens) for row in rows))
@@ -312,9 +320,9 @@ def _run(
     limit: int | None,
     counter: collections.Counter,
 ) -> Iterator[tuple[int, list[Generation]]]:
-    """Runs one chunk; yields the index of each of its prompts with the prompt's samples.
+    """Runs one chunk; yields the index of each sample of the call, counted over all prompts, with its text.
 
-    Prompts are preempted, and none of their samples is returned, where a grown cache would exceed `limit` bytes.
+    Samples are preempted, and not returned, where a grown cache would exceed `limit` bytes.
     """
     config, samples, shards = model.config, call.samples, sharding.num_shards(model.mesh)
     width = batching.padded_length(chunk, [len(row.tokens) for row in call.rows])
@@ -374,11 +382,10 @@ def _run(
         counter.update(decode_tokens=steps * rows.size)
         batch.advance(steps)
     counter.update(restarted=int(preempted.sum()))
-    again = preempted | ~texts.done
-    for number, index in enumerate(prompts):
-        own = range(number * samples, (number + 1) * samples)
-        if index != NOWHERE and not again[own].any():
-            yield index, [texts.result(row) for row in own]
+    for row in np.flatnonzero(texts.done & ~preempted):
+        prompt, sample = divmod(row, samples)
+        if prompts[prompt] != NOWHERE:
+            yield prompts[prompt] * samples + sample, texts.result(row)
 
 
 def _inputs(call: _Call, indices: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, Choice]:

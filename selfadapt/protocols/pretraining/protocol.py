@@ -39,7 +39,6 @@ from selfadapt.protocols.variants import (
 )
 from selfadapt.types import Edit, Rejected, Task, TokenSequence, Update
 
-AT_ONCE = 64  # passages whose edits are sampled together
 Pairs = list[tuple[Edit, Applied]]
 
 
@@ -126,7 +125,7 @@ class _Variant:
             answer_tokens=config.answer.max_new_tokens,
             answer_stop=tuple(config.answer.stop),
             inner_runs=1,
-            at_once=AT_ONCE,
+            at_once=1,  # these settings sample edits and apply none
         )
         phase = self.run.phase("sample", len(tasks), "passage", self.name, 0)
         with phase as advance, self._units.within("edits").active():

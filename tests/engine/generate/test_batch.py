@@ -110,7 +110,6 @@ def test_only_rows_of_one_adapter_wait():
 
     (chunk,) = planned([0] * 40, waiting=True)
     assert chunk.shape == (1, 16) and len(chunk.rows[0]) == 16 and sorted(chunk.indices) == list(range(40))
-    assert chunk.of(range(100, 140)).waiting == tuple(100 + index for index in chunk.waiting)
     (chunk,) = planned([0] * 400, waiting=True, shards=3)
     assert chunk.shape == (1, 48) and len(chunk.waiting) == 352
     both = planned([0] * 40 + [1] * 8, waiting=True, stack=2)
