@@ -47,18 +47,30 @@ def given(gib: float | None) -> contextlib.AbstractContextManager[None]:
     Raises:
       InvalidValueError: it is not a positive number.
     """
-    if gib is not None and not 0 < gib < float("inf"):
-        raise InvalidValueError(f"config.free_memory_gib is {gib}; it must be a positive number, or None")
+    size = given_bytes(gib)
 
     @contextlib.contextmanager
     def using() -> Iterator[None]:
-        token = _given.set(None if gib is None else int(gib * 2**30))
+        token = _given.set(size)
         try:
             yield
         finally:
             _given.reset(token)
 
     return using()
+
+
+def given_bytes(gib: float | None) -> int | None:
+    """Returns `config.free_memory_gib` in bytes.
+
+    Raises:
+      InvalidValueError: it is not a positive number.
+    """
+    if gib is None:
+        return None
+    if not 0 < gib < float("inf"):
+        raise InvalidValueError(f"config.free_memory_gib is {gib}; it must be a positive number, or None")
+    return int(gib * 2**30)
 
 
 def available_bytes() -> int:

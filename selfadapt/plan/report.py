@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from selfadapt.defaults import resolve
+from selfadapt.engine import memory
 from selfadapt.errors import UserError
 from selfadapt.models import hf, tensor_files
 from selfadapt.models.model import EMBEDDED, Model, read_architecture
@@ -112,15 +113,14 @@ def machine(config: Any, topology: Topology) -> Machine:
     """Returns the mesh that a config asks for on a topology.
 
     Raises:
-      UserError: its sizes do not multiply to the number of devices.
+      UserError: its sizes do not multiply to the number of devices, or `free_memory_gib` is not a positive number.
     """
     sizes = dict(config.mesh)
     mesh = sharding.make_mesh(**sizes, devices=topology.devices)
     if mesh is None and topology.name != "local":  # one chip that is not attached: programs must still name it
         kinds = (jax.sharding.AxisType.Auto,) * 3
         mesh = jax.sharding.Mesh(np.asarray(topology.devices[:1]).reshape(1, 1, 1), sharding.AXES, axis_types=kinds)
-    given = config.free_memory_gib
-    return Machine(mesh, topology.chip.memory, None if given is None else given * 2**30)
+    return Machine(mesh, topology.chip.memory, memory.given_bytes(config.free_memory_gib))
 
 
 def describe(config: Any, model: Model, work: Workload, topology: Topology) -> Described:

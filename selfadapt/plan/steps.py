@@ -51,7 +51,7 @@ class Machine:
 
     mesh: Any
     memory: float
-    free: float | None = None
+    free: int | None = None
 
     @property
     def shards(self) -> int:

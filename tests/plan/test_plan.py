@@ -223,6 +223,8 @@ def test_batches_of_a_plan_are_made_for_the_memory_that_a_run_is_given():
     assert report.machine(loaded({}), local).budget(2**20) == int(SHARE * (memory - 2**20))
     given = report.machine(loaded({"free_memory_gib": "0.25"}), local)
     assert given.memory == memory and given.budget(2**20) == int(SHARE * 2**28)
+    with pytest.raises(UserError, match=r"config\.free_memory_gib is 0.0; it must be a positive number"):
+        report.machine(loaded({"free_memory_gib": "0"}), local)
 
 
 def test_a_bfloat16_policy_that_is_merged_takes_the_float32_copies_of_its_trained_weights():
