@@ -15,6 +15,7 @@ import pytest
 from selfadapt import Adapters, TokenSequence, Update, adapt, generate, load_model, log_likelihood, merge, save_peft
 from selfadapt.engine import memory
 from selfadapt.engine.adapt import training_step
+from selfadapt.engine.generate import programs
 from selfadapt.engine.generate.live import LiveRows
 from selfadapt.models import hf
 from selfadapt.parallel import sharding
@@ -159,6 +160,14 @@ def test_samples_equal_those_of_one_device(one_device, sharded, which):
     assert [one.tokens for one in flat] == [one.tokens for one in expected]
     for ours, theirs in zip(flat, expected, strict=True):
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-4)
+
+
+@all_axes
+def test_the_program_that_writes_tokens_is_compiled_once_for_a_shape(sharded, sharded_model):
+    for prompts, adapters in ((FLAT, None), (PROMPTS, sharded["adapters"])):
+        programs.extend.clear_cache()
+        generate(sharded_model, prompts, adapters=adapters, max_new_tokens=70, return_details=True)
+        assert programs.extend._cache_size() == 1
 
 
 @pytest.mark.slow

@@ -51,6 +51,19 @@ class DecodeState:
     step: Array
     done: Array
 
+    def by_row(self) -> dict[str, Array]:
+        """Returns what there is for each row besides the cache, `[K, R]` each."""
+        return {name: getattr(self, name) for name in ("tokens", "positions", "step", "done")}
+
+    def sharded(self) -> DecodeState:
+        """Constrains the sharding of all rows inside a program, so that the next one is compiled for one sharding."""
+
+        def shard(leaf: Array) -> Array:
+            return sharding.shard(leaf.ravel(), "batch").reshape(leaf.shape)
+
+        rows = {name: shard(leaf) for name, leaf in self.by_row().items()}
+        return dataclasses.replace(self, cache=self.cache.sharded(), **rows)
+
 
 def cache_slots(width: int, count: int, max_new_tokens: int) -> int:
     """Returns the number of cache slots for texts of up to `count` tokens after their prompts.
@@ -98,7 +111,7 @@ def start(
       The state, and the first tokens with their log-probabilities, `[K, R]` each.
     """
     hidden, cache = decoder.prefill(params, config, tokens, lengths, lora=lora)
-    cache = cache.repeat(samples).grow(slots).sharded()
+    cache = cache.repeat(samples).grow(slots)
     # One row of logits serves all samples of a prompt.
     logits = jnp.repeat(decoder.logits(params, config, hidden), samples, axis=1)
     lengths = jnp.repeat(lengths, samples, axis=1)
@@ -112,7 +125,7 @@ def start(
         step=step + 1,
         done=ended(token, config) | (lengths == 0),
     )
-    return state, sharding.replicate((token, logprob))
+    return state.sharded(), sharding.replicate((token, logprob))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mode", "most"), donate_argnames=("state",))
@@ -170,20 +183,16 @@ def extend(
         return state, out, taken + 1
 
     state, out, taken = jax.lax.while_loop(more, body, (state, out, jnp.int32(0)))
-    return dataclasses.replace(state, cache=state.cache.sharded()), *sharding.replicate((out, taken))
+    return state.sharded(), *sharding.replicate((out, taken))
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))
-def fill(
-    state: DecodeState, choice: Choice, new: DecodeState, chosen: Choice, places: Array
-) -> tuple[DecodeState, Choice]:
+def fill(state: DecodeState, new: DecodeState, places: Array) -> DecodeState:
     """Puts rows that `start` has returned into places of a state, which is updated in place.
 
     Args:
       state: the state of one adapter or the base model, `[1, R]`.
-      choice: how its rows choose their tokens.
       new: the rows, `[1, rows]`, with as many cache slots.
-      chosen: how they choose theirs.
       places: the place of each, counted within its shard, `[shards, rows / shards]`; one that the shard does not have
         for rows that are padding.
     """
@@ -196,20 +205,10 @@ def fill(
         program = functools.partial(put, axis=axes.index("batch"))
         return sharding.on_each_device(program, (axes, axes, ("batch", None)), (own, more, places))
 
-    def of_rows(own: Array, more: Array) -> Array:  # [1, rows, ...]
-        return filled(own[0], more[0], ("batch", None)[: own.ndim - 1])[None]
-
     more = iter(jax.tree.leaves(new.cache))  # in the order of `Cache.map`
-    cache = state.cache.map(lambda leaf, axes: filled(leaf, next(more), axes)).sharded()
-    state = dataclasses.replace(
-        state,
-        cache=cache,
-        tokens=of_rows(state.tokens, new.tokens),
-        positions=of_rows(state.positions, new.positions),
-        step=of_rows(state.step, new.step),
-        done=of_rows(state.done, new.done),
-    )
-    return state, jax.tree.map(of_rows, choice, chosen)
+    cache = state.cache.map(lambda leaf, axes: filled(leaf, next(more), axes))
+    rows = jax.tree.map(lambda own, more: filled(own[0], more[0], ("batch",))[None], state.by_row(), new.by_row())
+    return dataclasses.replace(state, cache=cache, **rows).sharded()
 
 
 @functools.partial(jax.jit, static_argnames=("slots",))
@@ -219,14 +218,11 @@ def grow(cache: decoder.Cache, slots: int) -> decoder.Cache:
 
 
 @functools.partial(jax.jit, static_argnames=("adapters", "slots"))
-def compact(
-    state: DecodeState, choice: Choice, rows: Array, sent: Array | None, adapters: int, slots: int
-) -> tuple[DecodeState, Choice]:
+def compact(state: DecodeState, rows: Array, sent: Array | None, adapters: int, slots: int) -> DecodeState:
     """Returns some of the rows, with empty slots added to their cache, up to `slots`.
 
     Args:
       state: the state.
-      choice: how each row chooses its tokens, as for `start`.
       rows: for each shard of the mesh the places of its rows (`live.Compaction`), `[shards, rows]`.
       sent: the rows that each shard sends to each other one, `[shards, shards, count]`; `None` if none moves.
       adapters: adapters of the new shape; each shard has the rows of its adapters, one adapter after the other.
@@ -238,20 +234,9 @@ def compact(
         arrays, each = zip((leaf, axes), *indices, strict=True)
         return sharding.on_each_device(functools.partial(_taken, axis=axes.index("batch")), each, arrays)
 
-    def of_rows(leaf: Array) -> Array:  # [K, R, ...]
-        flat = leaf.reshape(-1, *leaf.shape[2:])
-        return taken(flat, ("batch", None)[: flat.ndim]).reshape(adapters, -1, *leaf.shape[2:])
-
-    cache = state.cache.map(taken).grow(slots).sharded()
-    state = dataclasses.replace(
-        state,
-        cache=cache,
-        tokens=of_rows(state.tokens),
-        positions=of_rows(state.positions),
-        step=of_rows(state.step),
-        done=of_rows(state.done),
-    )
-    return state, jax.tree.map(of_rows, choice)
+    cache = state.cache.map(taken).grow(slots)
+    by_row = {name: taken(leaf.ravel(), ("batch",)).reshape(adapters, -1) for name, leaf in state.by_row().items()}
+    return dataclasses.replace(state, cache=cache, **by_row).sharded()
 
 
 def _taken(own: Array, rows: Array, sent: Array | None = None, *, axis: int) -> Array:

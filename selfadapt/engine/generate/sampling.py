@@ -338,23 +338,33 @@ def _run(
         prompts[k * chunk.shape[1] + r] = index
     prompts[math.prod(chunk.shape) :] = chunk.waiting
     texts = Texts(model, call.stop, call.max_new_tokens, np.repeat(prompts != NOWHERE, samples))
+    by_row = {name: values[prompts].reshape(batch.rows, *values.shape[2:]) for name, values in call.choices.items()}
     lora = batching.chunk_lora(adapters, chunk, shards)
 
-    def start(chosen: np.ndarray) -> tuple[programs.DecodeState, Choice]:
-        """Reads some of the batch's prompts, `[K, P]`, and adds their first tokens to the texts."""
-        tokens, lengths, choice = _inputs(call, np.where(chosen == NOWHERE, NOWHERE, prompts[chosen]), width)
-        started = time.perf_counter()
-        state, first = programs.start(model.params, lora, tokens, lengths, choice, config, samples, batch.slots, mode)
-        texts.add(batch.rows_of(chosen), *(np.asarray(each).reshape(1, -1) for each in first))
-        seconds, rows = time.perf_counter() - started, lengths.size * samples
-        counter.update(prefill_tokens=tokens.size, prefill_seconds=seconds, decode_tokens=rows)
-        return state, choice
+    def choice(rows: np.ndarray) -> Choice:  # of another row where there is none
+        return Choice(**{name: values[rows] for name, values in by_row.items()})
 
-    state, choice = start(np.arange(math.prod(chunk.shape)).reshape(chunk.shape))
+    def start(chosen: np.ndarray) -> programs.DecodeState:
+        """Reads some of the batch's prompts, `[K, P]`, and adds their first tokens to the texts."""
+        tokens, lengths = np.zeros((*chosen.shape, width), np.int32), np.zeros(chosen.shape, np.int32)
+        for place, number in np.ndenumerate(chosen):
+            if number != NOWHERE and prompts[number] != NOWHERE:
+                row = call.rows[prompts[number]].tokens
+                tokens[place][: len(row)], lengths[place] = row, len(row)
+        rows = batch.rows_of(chosen)
+        own = choice(rows.reshape(len(chosen), -1))
+        started = time.perf_counter()
+        state, first = programs.start(model.params, lora, tokens, lengths, own, config, samples, batch.slots, mode)
+        texts.add(rows, *(np.asarray(each).reshape(1, -1) for each in first))
+        seconds = time.perf_counter() - started
+        counter.update(prefill_tokens=tokens.size, prefill_seconds=seconds, decode_tokens=rows.size)
+        return state
+
+    state = start(np.arange(math.prod(chunk.shape)).reshape(chunk.shape))
     preempted = np.zeros(batch.rows, bool)
     while True:
         while (filling := batch.filled(texts.done | preempted)) is not None:
-            state, choice = programs.fill(state, choice, *start(filling.prompts.reshape(1, -1)), filling.places)
+            state = programs.fill(state, start(filling.prompts.reshape(1, -1)), filling.places)
             counter.update(filled=int((filling.prompts != NOWHERE).sum()) * samples)
         if batch.live.here(done := texts.done | preempted).all():
             break  # prompts that still wait do not fit into the places that are left
@@ -364,9 +374,7 @@ def _run(
         if batch.live.here(done).all():
             continue
         if (smaller := room.compaction) is not None:
-            state, choice = programs.compact(
-                state, choice, smaller.rows, smaller.sent, len(smaller.live.places), room.slots
-            )
+            state = programs.compact(state, smaller.rows, smaller.sent, len(smaller.live.places), room.slots)
             if lora is not None and smaller.adapters is not None:
                 lora = batching.take_by_shard(lora, smaller.adapters)
         elif room.grows:
@@ -375,7 +383,8 @@ def _run(
         early = max(8, texts.counts.max()) if call.stop else programs.DECODE_STEPS
         steps = batch.steps(done, texts.counts, min(early, programs.DECODE_STEPS))
         state = state.replace(done=batch.live.here(done), slot=np.int32(batch.slot))
-        state, written, taken = programs.extend(model.params, lora, state, choice, np.int32(steps), config, mode)
+        own = choice(batch.live.places)
+        state, written, taken = programs.extend(model.params, lora, state, own, np.int32(steps), config, mode)
         steps = int(taken)
         rows = np.where(batch.live.here(done), NOWHERE, batch.live.places)
         texts.add(rows.ravel(), *(np.asarray(each)[:steps].reshape(steps, -1) for each in written))
@@ -386,15 +395,3 @@ def _run(
         prompt, sample = divmod(row, samples)
         if prompts[prompt] != NOWHERE:
             yield prompts[prompt] * samples + sample, texts.result(row)
-
-
-def _inputs(call: _Call, indices: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, Choice]:
-    """Returns right-padded tokens, lengths and choices of prompts at some indices, `[K, P]`, `NOWHERE` for padding."""
-    tokens, lengths = np.zeros((*indices.shape, width), np.int32), np.zeros(indices.shape, np.int32)
-    for place, index in np.ndenumerate(indices):
-        if index != NOWHERE:
-            row = call.rows[index].tokens
-            tokens[place][: len(row)], lengths[place] = row, len(row)
-    fields = {name: values[indices] for name, values in call.choices.items()}  # padding has those of another
-    fields = {name: values.reshape(len(indices), -1, *values.shape[3:]) for name, values in fields.items()}
-    return tokens, lengths, Choice(**fields)
