@@ -205,7 +205,7 @@ for number, sizes in enumerate([(4, 1, 1), (1, 4, 1), (2, 1, 2), None]):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_one_mesh_restores_on_another(model_directory, tmp_path):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     command = [sys.executable, "-c", MESHES, str(model_directory), str(tmp_path / "checkpoints")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
