@@ -26,17 +26,21 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0":
 # The files that take longest, longest first (CPU time of a run from a fresh clone). `make test` gives whole files to
 # its workers in the order of collection, so that no module's fixtures are made twice and no long file comes last.
 LONGEST = (
-    "tests/test_experiment.py",
-    "tests/engine/adapt/test_train.py",
     "tests/test_sharded.py",
-    "tests/engine/generate/test_sampling.py",
-    "tests/domains/test_own_domain.py",
+    "tests/engine/adapt/test_train.py",
+    "tests/test_experiment.py",
     "tests/checkpoint/test_resume.py",
+    "tests/domains/test_own_domain.py",
+    "tests/engine/generate/test_sampling.py",
     "tests/parallel/processes/test_processes.py",
+    "tests/engine/adapt/test_frozen.py",
     "tests/plan/test_plan.py",
+    "tests/engine/adapt/test_optimizers.py",
+    "tests/models/test_against_transformers.py",
+    "tests/domains/tiny/rules/test_model.py",
+    "tests/outer/test_rest_em.py",
     "tests/domains/tiny/test_model.py",
     "tests/checkpoint/test_units.py",
-    "tests/engine/adapt/test_optimizers.py",
     "tests/examples/test_by_hand.py",
 )
 
