@@ -100,8 +100,8 @@ def sample(
     )
     written = [jax.tree.map(lambda leaf: leaf[None], first)]
     if new_tokens > 1:
-        steps = jnp.int32(new_tokens - 1)
-        _, more, _ = programs.extend(params, lora, state, choice, steps, config, mode, most=new_tokens - 1)
+        numbers = jnp.int32(time), jnp.int32(new_tokens - 1)  # the slot of the first token, and how many follow it
+        _, more, _ = programs.extend(params, lora, state, choice, *numbers, config, mode, most=new_tokens - 1)
         written.append(more)
 
     def joined(*parts):  # [N, *rows] to [C, S, N]

@@ -39,7 +39,6 @@ class DecodeState:
       cache: the keys and values of all tokens but the last.
       tokens: the last token of each row, `[K, R]`.
       positions: its position, `[K, R]`.
-      slot: the cache slot that it will take, the same for all rows.
       step: tokens written so far in each row, `[K, R]`.
       done: rows that have ended, `[K, R]`.
     """
@@ -47,7 +46,6 @@ class DecodeState:
     cache: decoder.Cache
     tokens: Array
     positions: Array
-    slot: Array
     step: Array
     done: Array
 
@@ -121,7 +119,6 @@ def start(
         cache=cache,
         tokens=token,
         positions=lengths,
-        slot=jnp.int32(tokens.shape[-1]),
         step=step + 1,
         done=ended(token, config) | (lengths == 0),
     )
@@ -134,6 +131,7 @@ def extend(
     lora: Lora | None,
     state: DecodeState,
     choice: Choice,
+    slot: Array,
     steps: Array,
     config: ModelConfig,
     mode: str,
@@ -144,8 +142,9 @@ def extend(
     Args:
       params: the base parameters.
       lora: K adapters, or `None`.
-      state: the state; the cache must have slots for the new tokens, which follow each other.
+      state: the state.
       choice: how each row chooses its tokens, as for `start`.
+      slot: the cache slot that the last token of each row takes; the new ones but the last take those that follow.
       steps: tokens to write in each row, at most `most`.
       config: the architecture.
       mode: as for `choose`.
@@ -168,7 +167,7 @@ def extend(
     def body(carry):
         state, out, taken = carry
         hidden, cache = decoder.decode(
-            params, config, layers, jnp.maximum(state.tokens, 0), state.positions, state.cache, state.slot
+            params, config, layers, jnp.maximum(state.tokens, 0), state.positions, state.cache, slot + taken
         )
         token, logprob = choose(decoder.logits(params, config, hidden), choice, state.step, mode)
         out = jax.tree.map(lambda rows, row: rows.at[taken].set(row), out, (token, logprob))
@@ -176,7 +175,6 @@ def extend(
             cache=cache,
             tokens=token,
             positions=state.positions + 1,
-            slot=state.slot + 1,
             step=state.step + 1,
             done=state.done | ended(token, config),
         )
@@ -293,10 +291,10 @@ def abstract_state(
 
 def lower_extend(model: Model, lora: Lora | None, state: DecodeState, *, mode: str) -> jax.stages.Lowered:
     """Traces `extend` for an abstract state (`abstract_state`); other arguments as for `lower_start`."""
-    steps = jax.ShapeDtypeStruct((), jnp.int32)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
     choice = _abstract_choice(state.tokens.shape)
     with sharding.using(model.mesh):
-        return extend.lower(model.params, lora, state, choice, steps, model.config, mode)
+        return extend.lower(model.params, lora, state, choice, number, number, model.config, mode)
 
 
 def _start_arguments(model: Model, lora: Lora | None, shape: tuple[int, int, int], samples: int) -> tuple:

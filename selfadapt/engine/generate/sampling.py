@@ -382,9 +382,9 @@ def _run(
         # Texts that end at a stop string are often short, so the host looks early, then less and less often.
         early = max(8, texts.counts.max()) if call.stop else programs.DECODE_STEPS
         steps = batch.steps(done, texts.counts, min(early, programs.DECODE_STEPS))
-        state = state.replace(done=batch.live.here(done), slot=np.int32(batch.slot))
-        own = choice(batch.live.places)
-        state, written, taken = programs.extend(model.params, lora, state, own, np.int32(steps), config, mode)
+        state, own = state.replace(done=batch.live.here(done)), choice(batch.live.places)
+        numbers = np.int32(batch.slot), np.int32(steps)
+        state, written, taken = programs.extend(model.params, lora, state, own, *numbers, config, mode)
         steps = int(taken)
         rows = np.where(batch.live.here(done), NOWHERE, batch.live.places)
         texts.add(rows.ravel(), *(np.asarray(each)[:steps].reshape(steps, -1) for each in written))
