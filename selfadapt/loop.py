@@ -186,7 +186,7 @@ def sample(
     edits = []
     for number, chosen in enumerate(_chunks(tasks, TASKS_AT_ONCE)):
         write = functools.partial(_sampled, policy, domain, chosen, settings)
-        edits += units.current().once(f"tasks from {number * TASKS_AT_ONCE}", write)
+        edits += units.current().once(f"from-{number * TASKS_AT_ONCE}", write)
         if advance:
             advance(len(chosen))
     return edits

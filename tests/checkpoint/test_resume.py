@@ -85,8 +85,8 @@ def run_with_stops(model_directory, workdir, log, stops, **changes):
 
 STOPS = (
     "KILL:trained:round-1.baseline.0",
-    "KILL:computed:round-1.sample.0",  # and not yet recorded
-    "KILL:recorded:round-1.sample.0",
+    "KILL:computed:round-1.sample.from-0",  # and not yet recorded
+    "KILL:recorded:round-1.sample.from-0",
     "TERM:step:round-1.score.0:3",
     "KILL:trained:round-1.score.0",
     "KILL:recorded:round-1.score.0.outcomes",
