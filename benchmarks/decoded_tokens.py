@@ -19,7 +19,7 @@ import numpy as np
 from selfadapt.data.edits import read_edits
 from selfadapt.engine.generate.live import LiveRows
 from selfadapt.parallel.sharding import round_up
-from selfadapt.plan.programs import Stage, write
+from selfadapt.plan.writing import Stage, write
 
 WIDTH, MOST = 320, 8192  # tokens of a prompt, and that SEAL allows an edit
 

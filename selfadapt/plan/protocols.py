@@ -14,9 +14,10 @@ from selfadapt import loop
 from selfadapt.models.model import Model
 from selfadapt.parallel.sharding import device_bytes
 from selfadapt.plan.finetuning import full_finetuning
-from selfadapt.plan.programs import Programs, Stack, Texts
+from selfadapt.plan.programs import Programs, Stack
 from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Workload
+from selfadapt.plan.writing import Texts
 from selfadapt.protocols.continual.learned import padded_rank
 from selfadapt.protocols.pretraining.updates import joined
 from selfadapt.types import Update

@@ -16,9 +16,10 @@ from selfadapt.models.model import Model
 from selfadapt.models.peft import abstract_master
 from selfadapt.parallel.sharding import device_bytes
 from selfadapt.plan.finetuning import full_finetuning
-from selfadapt.plan.programs import Programs, Stack, Texts, largest_chunk
+from selfadapt.plan.programs import Programs, Stack, largest_chunk
 from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Workload, finetuning, outer_update
+from selfadapt.plan.writing import Texts
 from selfadapt.types import Update
 
 

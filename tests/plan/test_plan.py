@@ -27,10 +27,11 @@ from selfadapt.parallel import chips
 from selfadapt.plan import advice, hlo, report, table, topology
 from selfadapt.plan.costs import KINDS, Cost, cost
 from selfadapt.plan.gpus import target_config
-from selfadapt.plan.programs import Texts, abstract_model, write
+from selfadapt.plan.programs import abstract_model
 from selfadapt.plan.round import Round
 from selfadapt.plan.steps import Machine, Step
 from selfadapt.plan.workload import Assumed, Workload, finetuning, outer_update, workload
+from selfadapt.plan.writing import Texts, write
 from selfadapt.types import TokenSequence, Update
 from tests.engine.tiny import CONFIG
 

@@ -11,7 +11,7 @@ from selfadapt.engine.generate.batch import Batch
 from selfadapt.engine.generate.live import NOWHERE
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
-from selfadapt.plan.programs import write
+from selfadapt.plan.writing import write
 from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
 
 WIDTH, MOST = 16, 600

@@ -11,7 +11,7 @@ from selfadapt.engine.generate.batching import padded_size
 from selfadapt.engine.generate.live import LONG, NOWHERE, LiveRows
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
-from selfadapt.plan.programs import write
+from selfadapt.plan.writing import write
 from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
 
 
