@@ -166,7 +166,7 @@ def generate(
     if adapters is not None:
         adapters = adapters.on(model.mesh)
     budget, copies = memory.batch_bytes(memory_bytes), layer_copies(model)
-    counter: dict[str, float] = collections.Counter()
+    counter: dict[str, float] = collections.Counter(filled=0, restarted=0)
     texts = [(prompt, sample) for prompt in range(len(rows)) for sample in range(samples)]
     found: dict[tuple[int, int], Generation] = {}
     with sharding.using(model.mesh):
