@@ -6,8 +6,9 @@ import shutil
 
 def damage(directory, how):
     """Damages a stored entry; returns nothing, as a disk does."""
-    parts = sorted((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    largest = parts[-1]
+    parts = [path for path in directory.rglob("*") if path.is_file()]
+    # Orbax leaves copies of what each process wrote, which it does not read.
+    largest = max(parts, key=lambda path: (path.stat().st_size, "ocdbt.process" not in str(path)))
     if how == "truncated":
         os.truncate(largest, largest.stat().st_size // 2)
     elif how == "missing":
