@@ -41,8 +41,7 @@ def through(lengths: Sequence[int], rows: int, shards: int, *, waiting: bool) ->
         batch[0, : len(own)] = own
         more = np.asarray(lengths[rows:] if waiting else [], int)
         stages += write(batch, WIDTH, MOST, shards, waiting=more).stages
-    counts = (sum(getattr(stage, name) for stage in stages) for name in ("tokens", "padded", "steps"))
-    written, decoded, steps = counts
+    written, decoded, steps = (sum(getattr(stage, name) for stage in stages) for name in ("tokens", "padded", "steps"))
     return written / decoded, steps
 
 

@@ -27,7 +27,7 @@ QUERY_BLOCK = 256
 
 @flax.struct.dataclass
 class Visibility:
-    """Which keys each query of a row may see: those before it, of its own segment.
+    """Which keys each query of a row may see: those before it in the same segment.
 
     Attributes:
       positions: the position of each token, `[1 or N, T]`.

@@ -22,8 +22,7 @@ def state_of(mesh, rows):
     with sharding.using(mesh):
         cache = jax.jit(Cache.sharded)(cache)
     of_rows = {"tokens": rows + 100, "positions": rows + 200, "step": rows + 300, "done": rows % 3 == 0}
-    state = programs.DecodeState(cache=cache, **{name: leaf[None] for name, leaf in of_rows.items()})
-    return state
+    return programs.DecodeState(cache=cache, **{name: leaf[None] for name, leaf in of_rows.items()})
 
 
 def by_row(state):

@@ -175,7 +175,7 @@ def training_step(
 
     def several(index, leaf):
         # XLA makes slices of a gather and a scatter of one index, fuses them with what reads them, and then has to
-        # copy all adapters at each step. Of two indices they stay; the second lies past the end.
+        # copy all adapters at each step. Of two indices they stay; the second is out of range.
         return index if len(index) > 1 else jnp.append(index, leaf.shape[0] + 1)
 
     def gather(tree):

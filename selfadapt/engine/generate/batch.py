@@ -4,7 +4,7 @@ Rows that have ended are filled with further prompts (continuous batching) or, w
 (`live.py`). `generate` and `selfadapt plan` go through the same decisions.
 
 All rows write their next token to the same cache slot. The slots after the prompts are used in a cycle, so that a text
-that began later than another needs no slots of its own: only the longest text has to fit.
+that began later than another needs no further slots: only the longest text has to fit.
 """
 
 from __future__ import annotations
@@ -42,13 +42,11 @@ class Room:
     Attributes:
       preempted: rows to preempt, `[rows]`.
       compaction: how live rows move into a smaller shape, if they do.
-      slots: the slots of the cache.
-      grows: whether it has fewer so far.
+      grows: whether the cache grows to the slots that the batch has now.
     """
 
     preempted: np.ndarray
     compaction: Compaction | None
-    slots: int
     grows: bool
 
 
@@ -154,7 +152,7 @@ class Batch:
                 if self.waiting and preempted.any() and 2 * len(full) < len(left):
                     preempted = np.zeros(len(done), bool)
                     preempted[full] = True
-                    return Room(preempted, None, self.slots, False)
+                    return Room(preempted, None, False)
             if not (self.waiting and fits):
                 compaction = self.live.compacted(done | preempted, grows=True, count=longest)
             self._cycle = np.append(np.arange(self.slots, slots), np.roll(self._cycle, -self._next))
@@ -163,7 +161,7 @@ class Batch:
             compaction = self.live.compacted(done, grows=False, count=longest)
         if compaction is not None:
             self.live = compaction.live
-        return Room(preempted, compaction, self.slots, grows)
+        return Room(preempted, compaction, grows)
 
     def steps(self, done: np.ndarray, counts: np.ndarray, most: int) -> int:
         """Returns how many tokens to write at once, at most `most`; arguments as for `room`, which comes before."""

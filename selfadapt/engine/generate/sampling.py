@@ -374,11 +374,11 @@ def _run(
         if batch.live.here(done).all():
             continue
         if (smaller := room.compaction) is not None:
-            state = programs.compact(state, smaller.rows, smaller.sent, len(smaller.live.places), room.slots)
+            state = programs.compact(state, smaller.rows, smaller.sent, len(smaller.live.places), batch.slots)
             if lora is not None and smaller.adapters is not None:
                 lora = batching.take_by_shard(lora, smaller.adapters)
         elif room.grows:
-            state = state.replace(cache=programs.grow(state.cache, room.slots))
+            state = state.replace(cache=programs.grow(state.cache, batch.slots))
         # Texts that end at a stop string are often short, so the host looks early, then less and less often.
         early = max(8, texts.counts.max()) if call.stop else programs.DECODE_STEPS
         steps = batch.steps(done, texts.counts, min(early, programs.DECODE_STEPS))

@@ -60,8 +60,8 @@ def retention(accuracies: Sequence[Matrix], runs: Sequence[int]) -> dict[str, An
     Returns:
       JSON values: `mean`, `stderr` and `std` (the sample standard deviation over all streams) as matrices, with `None`
       where a passage is not asked about; `std_mean_of_runs`, the mean of the standard deviations within each run, which
-      SEAL's published file has in place of `std` and which leaves out what lies between runs (with few streams per run
-      it is the smaller one on average); and `measures` by name.
+      SEAL's published file has in place of `std` and which leaves out the variation between runs (with few
+      streams per run it is the smaller one on average); and `measures` by name.
     """
     stack = np.stack(accuracies)
     each = [measures(matrix) for matrix in accuracies]

@@ -44,7 +44,7 @@ def _smaller(update: Update, material: Material, fields: Any) -> Update:
 
 
 def _replay(update: Update, material: Material, fields: Any) -> Update:
-    """Returns the update with `replayed` earlier sequences for each of its own, in batches larger by as many.
+    """Returns the update with `replayed` earlier sequences for each one that it has, in batches larger by as many.
 
     The number of optimizer steps is that of the update. Each earlier sequence is drawn once before any is drawn again.
     """
@@ -94,7 +94,8 @@ class Remedy:
     Attributes:
       note: what it does, for reports.
       answers: which adapters answer: `SUM`, `MEAN`, or for each question that of the passage that BM25 finds (`FOUND`)
-        or that of its own passage (`OWN`). Adapters that do not add up are each trained on the model before any edit.
+        or that of the question's passage (`OWN`). Adapters that do not add up are each trained on the model before
+        any edit.
       change: returns a step's update, given SEAL's, what it may train on beside it, and `config.protocol`.
       trained_by: the remedy that trains its adapters, where another one trains the same ones; "" for itself.
     """

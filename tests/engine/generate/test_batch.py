@@ -1,6 +1,5 @@
 """Prompts take the places of texts that have ended; no text overwrites what another one still needs."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -10,9 +9,8 @@ from selfadapt.engine.generate import batching, programs, sampling
 from selfadapt.engine.generate.batch import Batch
 from selfadapt.engine.generate.live import NOWHERE
 from selfadapt.engine.generate.sampling import generate
-from selfadapt.models.model import Model
 from selfadapt.plan.writing import write
-from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
+from tests.engine.tiny import prompts_of, random_adapters, tiny_model
 
 WIDTH, MOST = 16, 600
 
@@ -35,10 +33,11 @@ def go_through(batch, ends, looks=None):
         done = (counts >= ends) | preempted
         if batch.live.here(done).all():
             return counts, preempted, shapes
+        slots = batch.slots
         room = batch.room(done, counts)
         preempted |= room.preempted
         done |= preempted
-        assert room.slots == batch.slots
+        assert room.grows == (batch.slots > slots)
         if batch.live.here(done).all():
             continue
         shapes.append((batch.slots, batch.live.places.size))
@@ -124,9 +123,7 @@ def test_only_rows_of_one_adapter_wait():
 @pytest.fixture(scope="module")
 def model():
     """A model whose texts end after 60 tokens on average."""
-    found = tiny_model()
-    config = dataclasses.replace(CONFIG, max_position_embeddings=512, eos_token_ids=(5, 6))
-    return Model(config, found.params, found.tokenizer)
+    return tiny_model(max_position_embeddings=512, eos_token_ids=(5, 6))
 
 
 OPTIONS = {"num_samples": 2, "max_new_tokens": 400, "temperature": 1.5, "top_k": 40, "return_details": True}

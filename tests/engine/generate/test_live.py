@@ -12,7 +12,7 @@ from selfadapt.engine.generate.live import LONG, NOWHERE, LiveRows
 from selfadapt.engine.generate.sampling import generate
 from selfadapt.models.model import Model
 from selfadapt.plan.writing import write
-from tests.engine.tiny import CONFIG, prompts_of, random_adapters, tiny_model
+from tests.engine.tiny import prompts_of, random_adapters, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,7 @@ def test_rows_stay_where_they_are_if_too_few_have_ended():
 @pytest.fixture(scope="module")
 def model():
     """A model whose texts end after 60 tokens on average."""
-    found = tiny_model()
-    config = dataclasses.replace(CONFIG, max_position_embeddings=512, eos_token_ids=(5, 6))
-    return Model(config, found.params, found.tokenizer)
+    return tiny_model(max_position_embeddings=512, eos_token_ids=(5, 6))
 
 
 @pytest.mark.parametrize("count", [pytest.param(0, id="base", marks=pytest.mark.slow), pytest.param(5, id="adapters")])
