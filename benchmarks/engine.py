@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.host import host_costs
-from selfadapt import TokenSequence, Update, adapt, generate
+from selfadapt import TokenSequence, Update, adapt, allocator, generate
 from selfadapt.engine import memory, runtime
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.train import initial_adapters
@@ -344,7 +344,7 @@ def run(size: Size, quick: bool, runs: int, parts: Sequence[str]) -> dict[str, A
     """Runs some parts, all of them by default; returns the results, in the units that their names say."""
     on_cpu = jax.default_backend() == "cpu"
     dtype = "float32" if on_cpu else "bfloat16"
-    runtime.keep_freed_memory()
+    allocator.keep()
     rate = matrix_rate(size, dtype)
     work: dict[str, Callable[[], Any]] = {
         "many_updates": lambda: many_updates(size, dtype, rate, runs, peer=on_cpu),

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from selfadapt import allocator
 from selfadapt.errors import Preempted, UserError
 from selfadapt.parallel import chips, distributed
 
@@ -60,6 +61,7 @@ def _run(argv: list[str]) -> int:
     # Only tokenizers are used, so the advice to install a framework for models would mislead.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     chips.take_gpu_memory()
+    allocator.keep_in_process()
     workdir = None
     try:
         rest, overrides = _split_overrides(argv)

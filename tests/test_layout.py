@@ -28,7 +28,7 @@ LAYERS = (
     ("defaults", "files", "templates"),
     ("presets",),
     ("types",),
-    ("errors",),
+    ("errors", "allocator"),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from selfadapt.models import decoder
+from selfadapt.models import decoder, reductions
 from selfadapt.models.config import ModelConfig
 from selfadapt.parallel import sharding
 
@@ -81,4 +81,4 @@ def over_tokens(
 def gold_logits(logits: Array, targets: Array) -> Array:
     """Returns the logit of each target, `[...]`, of logits `[..., vocab]`."""
     # A comparison instead of a gather: its gradient is elementwise and not a scatter.
-    return jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], logits, 0.0).sum(-1)
+    return reductions.total(jnp.where(jnp.arange(logits.shape[-1]) == targets[..., None], logits, 0.0))

@@ -15,6 +15,7 @@ import numpy as np
 
 from selfadapt.models import splash
 from selfadapt.models.config import ModelConfig
+from selfadapt.models.reductions import softmax
 
 Array = jax.Array
 
@@ -79,7 +80,7 @@ def attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
     scores = jnp.einsum("njqe,njse->njqs", q, k, precision=precision, preferred_element_type=jnp.float32)
     scores = scores / math.sqrt(features)
     scores = scores.reshape(rows, k.shape[1], groups, time, -1) + bias[:, None, None]
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
+    weights = softmax(scores).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
     return jnp.einsum("njqs,njse->njqe", weights, v, precision=precision).reshape(rows, num_heads, time, features)
 
 

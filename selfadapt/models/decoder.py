@@ -33,6 +33,7 @@ from selfadapt.models.attention import (
 from selfadapt.models.cache import Cache, oriented, slot_axes, write
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora, factor_axes
+from selfadapt.models.low_rank import low_rank_product
 from selfadapt.parallel import sharding, tensor
 from selfadapt.parallel.sharding import lookup, product, shard
 
@@ -48,7 +49,6 @@ UNROLL_UP_TO_LAYERS = 4
 # long; those that write texts hold the sliced weights a second time (`copied_layers`).
 GPU_UNROLL_UP_TO_LAYERS = 48
 KEPT = "kept"  # the name of results that the backward pass keeps (`_is_kept`)
-LOW_RANK = ("krti,kic->krtc", "krtc,kco->krto")  # the products with the factors of adapters
 
 
 def forward(
@@ -349,10 +349,9 @@ def _block(
             if bias is not None and not to_hidden:
                 ys = [y + bias for y in ys]
             for a, b, scale in factors:
-                down, up = (functools.partial(jnp.einsum, form, precision=full_precision(a)) for form in LOW_RANK)
-                low = part.total([down(each, a) for each in low_rank_inputs[a.dtype]])
+                low = part.total([low_rank_product(each, a) for each in low_rank_inputs[a.dtype]])
                 low = checkpoint_name(low, KEPT) * scale.astype(a.dtype)[:, None, None, None]
-                changes = [up(each, b) for each in ([low] if joined else part.pieces(low))]
+                changes = [low_rank_product(each, b) for each in ([low] if joined else part.pieces(low))]
                 changes = [part.placed(each) for each in changes] if to_hidden else changes
                 ys = [(y + change).astype(y.dtype) for y, change in zip(ys, changes, strict=True)]
             return [checkpoint_name(y, KEPT) for y in ys]

@@ -158,6 +158,11 @@ def in_use() -> bool:
     return bool(_current_sizes())
 
 
+def on_one_cpu() -> bool:
+    """Returns whether a program is traced for one CPU device, where some operations are written in another order."""
+    return jax.sharding.get_abstract_mesh().empty and current_platform() == "cpu"
+
+
 def _current_sizes() -> dict[str, int]:
     """Returns the sizes of the axes that XLA divides over while a program is traced; empty if there is no mesh."""
     mesh = jax.sharding.get_abstract_mesh()

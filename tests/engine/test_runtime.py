@@ -1,4 +1,4 @@
-"""Settings for CPUs: the allocator, and streams of adapters side by side."""
+"""Streams of adapters side by side on a CPU."""
 
 import threading
 
@@ -17,11 +17,6 @@ def model():
 
 def updates(count):
     return [Update([TokenSequence((5, 7, k + 1, 9))], rank=2, epochs=3, seed=k) for k in range(count)]
-
-
-def test_the_environment_can_leave_the_allocator_alone(monkeypatch):
-    monkeypatch.setenv("SELFADAPT_KEEP_FREED_MEMORY", "0")
-    assert runtime.keep_freed_memory.__wrapped__() is False
 
 
 def test_two_streams_give_what_one_gives(model, monkeypatch):

@@ -1190,6 +1190,60 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/models/low_rank.py",
+        "tests/models/test_low_rank.py",
+        (
+            "a factor's gradient is that of its transpose",
+            "return to_x, to_factor.swapaxes(1, 2) if rank_last else to_factor",
+            "return to_x, to_factor.reshape(factor.shape)",
+            "test_gradients_are_those_of_the_plain_product",
+        ),
+        (
+            "the wide side of a factor's gradient is transposed",
+            "narrow, wide = (gradient, x) if rank_last else (x, gradient)",
+            "rank_last = not rank_last; narrow, wide = (gradient, x) if rank_last else (x, gradient)",
+            "test_the_wide_side_is_not_transposed",
+        ),
+    ),
+    *_faults(
+        "selfadapt/models/reductions.py",
+        "tests/models/test_reductions.py",
+        (
+            "sums and maxima leave a column out",
+            "columns = reduction(x.reshape(*x.shape[:-1], -1, LANES), axis=-2)",
+            "columns = reduction(x.reshape(*x.shape[:-1], -1, LANES)[..., :-1], axis=-2)",
+            "test_values_and_gradients_are_those_of_jax",
+        ),
+        (
+            "the softmax's gradient leaves the sum out",
+            "return (product - weights * _reduced(jnp.sum, product),)",
+            "return (product,)",
+            "test_values_and_gradients_are_those_of_jax",
+        ),
+        (
+            "the gradient of logsumexp is not divided",
+            "return (exponentials * (gradient[..., None] / sums),)",
+            "return (exponentials * gradient[..., None],)",
+            "test_values_and_gradients_are_those_of_jax",
+        ),
+    ),
+    *_faults(
+        "selfadapt/allocator.py",
+        "tests/test_allocator.py",
+        (
+            "threads of a command have arenas of their own",
+            "_kept_by_process = only_cpu and _set()",
+            "_kept_by_process = False",
+            "test_memory_that_a_thread_frees_is_kept_from_the_start_of_a_command",
+        ),
+        (
+            "a command returns memory after each call",
+            "if keep() and not _kept_by_process:",
+            "if keep():",
+            "test_a_command_returns_no_memory_between_calls",
+        ),
+    ),
+    *_faults(
         "selfadapt/models/decoder.py",
         "tests/models/test_against_transformers.py",
         (

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.engine import flops, runtime
+from selfadapt import allocator
+from selfadapt.engine import flops
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.errors import InvalidValueError
@@ -133,7 +134,7 @@ def adapt(
         check_base(model.config, on)
     work = plan_work(model, updates, init, memory_bytes, on)
 
-    runtime.keep_freed_memory()
+    allocator.keep()
     training_step.program(sharding.platform(model.mesh))  # before the streams start, so that they share one
     tally = _Tally(work.micro_batches, progress, [[] for _ in updates], [[] for _ in updates])
     parts = []
@@ -145,7 +146,7 @@ def adapt(
     if trained != sorted(trained):  # one optimizer after the other
         adapters = _chosen(adapters, np.argsort(trained).tolist()).on(model.mesh)
     _judge(adapters, updates, work.problems, model)
-    runtime.return_freed_memory()
+    allocator.return_kept()
     adapters.stats = {
         "tokens": tally.tokens,
         "padded_tokens": tally.padded,

@@ -21,6 +21,7 @@ from selfadapt.engine.vocabulary import gold_logits, over_tokens
 from selfadapt.models import decoder
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Lora, factor_axes
+from selfadapt.models.reductions import logsumexp
 from selfadapt.parallel import sharding
 
 Array = jax.Array
@@ -62,7 +63,7 @@ def token_losses(
     """
 
     def losses(logits, targets):
-        return jax.nn.logsumexp(logits, axis=-1) - gold_logits(logits, targets)
+        return logsumexp(logits) - gold_logits(logits, targets)
 
     return over_tokens(losses, params, config, hidden, targets, logits_bytes)
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from selfadapt.engine import flops, memory, runtime
+from selfadapt import allocator
+from selfadapt.engine import flops, memory
 from selfadapt.engine.generate import batching, programs
 from selfadapt.engine.generate.batch import Batch
 from selfadapt.engine.generate.choose import Choice, sampling_mode
@@ -119,7 +120,7 @@ def generate(
         the model's positions.
     """
     started = time.perf_counter()
-    runtime.keep_freed_memory()
+    allocator.keep()
     config, samples = model.config, 1 if num_samples is None else num_samples
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if max_new_tokens < 1 or samples < 1:
@@ -191,7 +192,7 @@ def generate(
             call = whole.of(texts)
     results = [[found[prompt, sample] for sample in range(samples)] for prompt in range(len(rows))]
 
-    runtime.return_freed_memory()
+    allocator.return_kept()
     counter.update(prompt_tokens=sum(len(row.tokens) for row in rows))
     counter.update(new_tokens=sum(len(generation.tokens) for result in results for generation in result))
     counter.update(seconds=time.perf_counter() - started)
