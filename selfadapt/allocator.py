@@ -25,8 +25,8 @@ _kept_by_process = False
 def keep_in_process() -> None:
     """Keeps freed memory from now on until the process ends. The commands call it before JAX starts.
 
-    XLA's threads start with JAX, and one that has allocated has an arena of its own, which glibc returns to the system
-    whenever it is empty, whatever the settings. Does nothing where JAX may find an accelerator.
+    Later, XLA's threads have separate arenas, which glibc returns to the system whenever they are empty, despite the
+    settings. Does nothing where JAX may find an accelerator.
     """
     global _kept_by_process
     only_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not any(

@@ -8,8 +8,7 @@ import pytest
 
 from selfadapt import allocator
 
-# Allocates and frees 100 MB ten times on a thread that started before JAX would, and prints the page faults of the
-# last nine.
+# Allocates and frees 100 MB ten times on a second thread, and prints the page faults of the last nine times.
 _FREED = """
 import resource, threading
 from selfadapt import allocator

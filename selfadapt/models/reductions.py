@@ -1,9 +1,9 @@
 """Sums over the last axis and what is made of them, by operations that are fast on a CPU.
 
 XLA for CPUs reduces the last axis element by element: the maximum of a row of attention scores takes longer than their
-exponentials. Where a program is traced for one CPU, a row is reduced as `LANES` columns side by side here, which are
-vectors, and then these. A row's result does not depend on its place among others, as that of a product with ones would.
-Elsewhere these are the functions of `jax.nn`.
+exponentials. In programs for one CPU a row is reduced in two steps here: to `COLUMNS` partial results, which is
+vectorized, and these to one. A row's result does not depend on its place among others, as that of a product with ones
+would. Elsewhere these are the functions of `jax.nn`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from selfadapt.parallel import sharding
 
 Array = jax.Array
 
-LANES = 8
+COLUMNS = 8
 
 
 def softmax(x: Array) -> Array:
@@ -37,8 +37,8 @@ def total(x: Array) -> Array:
 
 def _reduced(reduction: Callable, x: Array) -> Array:
     """Returns the sums or maxima over the last axis, which has size 1 in the result."""
-    if x.shape[-1] % LANES == 0:
-        columns = reduction(x.reshape(*x.shape[:-1], -1, LANES), axis=-2)
+    if x.shape[-1] % COLUMNS == 0:
+        columns = reduction(x.reshape(*x.shape[:-1], -1, COLUMNS), axis=-2)
         x = jax.lax.optimization_barrier(columns)  # or XLA makes one reduction of the two
     return reduction(x, axis=-1, keepdims=True)
 

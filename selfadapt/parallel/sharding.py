@@ -159,7 +159,7 @@ def in_use() -> bool:
 
 
 def on_one_cpu() -> bool:
-    """Returns whether a program is traced for one CPU device, where some operations are written in another order."""
+    """Returns whether a program is traced for one CPU device: without a mesh, and not inside `shard_map`."""
     return jax.sharding.get_abstract_mesh().empty and current_platform() == "cpu"
 
 

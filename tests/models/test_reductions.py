@@ -25,7 +25,7 @@ def rows(width):
     return jnp.asarray(x, jnp.float32)
 
 
-@pytest.mark.parametrize("width", [reductions.LANES * 3, reductions.LANES * 3 - 1])
+@pytest.mark.parametrize("width", [reductions.COLUMNS * 3, reductions.COLUMNS * 3 - 1])
 @pytest.mark.parametrize("name", PAIRS)
 def test_values_and_gradients_are_those_of_jax(name, width):
     ours, expected = PAIRS[name]
