@@ -24,7 +24,6 @@ from selfadapt.domains import make_domain
 from selfadapt.engine import runtime
 from selfadapt.loop import Settings
 from selfadapt.models.policy import Policy
-from selfadapt.parallel import sharding
 
 LINES, LINE_TOKENS = 8, 32
 ROUNDING = 1e-2  # nats that rounding may make of the same tokens after training
@@ -64,9 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     contexts, vocabulary = functional.knowledge_contexts(domain, tasks), functional.vocabulary(model)
     keys = functional.sample_keys([f"edit 0 {task.id}" for task in tasks], settings.seed, options.edits)
     inner = functional.inner_update(model.config, domain.update, LINES + 1)
-    program = jax.jit(
-        functools.partial(functional.episode, config=model.config, new_tokens=options.tokens, line_tokens=LINE_TOKENS),
-        compiler_options=runtime.compiler_options(sharding.platform(model.mesh)),
+    program = runtime.jit(
+        functools.partial(functional.episode, config=model.config, new_tokens=options.tokens, line_tokens=LINE_TOKENS)
     )
 
     def device() -> Any:

@@ -11,7 +11,6 @@ policy's adapter come out.
 from __future__ import annotations
 
 import argparse
-import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +50,7 @@ def train(
     inner = functional.inner_update(model.config, domain.update, LINES + 1)
     options = dict(outer=outer, new_tokens=tokens, line_tokens=LINE_TOKENS)
 
-    @functools.partial(jax.jit, compiler_options=runtime.compiler_options(sharding.platform(model.mesh)))
+    @runtime.jit
     def program(params: Any, state: functional.Writer, given: Any) -> Any:
         def one(state: functional.Writer, given: Any) -> Any:
             contexts, keys = given

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.engine import flops, memory
+from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching
 from selfadapt.errors import InvalidValueError
-from selfadapt.models import decoder
+from selfadapt.models import decoder, reductions
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.lora import Adapters, Lora
 from selfadapt.models.model import Model, check_base
@@ -140,7 +140,7 @@ def target_width(longest: int) -> int:
     return batching.padded_size(longest, granule=4)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "width", "logits_bytes"))
+@functools.partial(runtime.jit, static_argnames=("config", "width", "logits_bytes"))
 def sum_logprobs(
     params: decoder.Params,
     lora: Lora | None,
@@ -169,7 +169,7 @@ def sum_logprobs(
 
     def logprob(logits, tokens):
         gold = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-        return gold - jax.nn.logsumexp(logits, axis=-1)
+        return gold - reductions.logsumexp(logits)
 
     logprobs = over_targets(logprob, params, lora, tokens, start, config, width, logits_bytes)
     return sharding.replicate(jnp.sum(jnp.where(jnp.arange(width) < length[..., None], logprobs, 0.0), axis=-1))

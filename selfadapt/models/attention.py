@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfadapt.models import splash
+from selfadapt.models import products, splash
 from selfadapt.models.config import ModelConfig
 from selfadapt.models.reductions import softmax
 
@@ -62,26 +62,16 @@ class Visibility:
         return additive_mask(visible, distance, window)
 
 
-def full_precision(x: Array) -> jax.lax.Precision | None:
-    """Returns the precision that makes a product of float32 arrays one of float32 numbers.
-
-    TPUs and GPUs by default round the operands of such a product to bfloat16 or TF32. Gradients inherit it.
-    """
-    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-
-
 def attention(q: Array, k: Array, v: Array, bias: Array) -> Array:
     """Grouped-query attention. q `[N, H, T, E]`; k, v `[N, J, S, E]`; bias `[N or 1, T, S]`."""
     rows, num_heads, time, features = q.shape
     groups = num_heads // k.shape[1]
     # The query heads of a group are concatenated along time, so that each key-value head is one product.
     q = q.reshape(rows, k.shape[1], groups * time, features)
-    precision = full_precision(q)
-    scores = jnp.einsum("njqe,njse->njqs", q, k, precision=precision, preferred_element_type=jnp.float32)
-    scores = scores / math.sqrt(features)
+    scores = products.scores(q, k) / math.sqrt(features)
     scores = scores.reshape(rows, k.shape[1], groups, time, -1) + bias[:, None, None]
     weights = softmax(scores).astype(v.dtype).reshape(rows, k.shape[1], groups * time, -1)
-    return jnp.einsum("njqs,njse->njqe", weights, v, precision=precision).reshape(rows, num_heads, time, features)
+    return products.weighted(weights, v).reshape(rows, num_heads, time, features)
 
 
 def attention_of_long_rows(q: Array, k: Array, v: Array, visibility: Visibility, window: Array | None) -> Array:

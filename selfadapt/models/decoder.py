@@ -26,14 +26,13 @@ from selfadapt.models.attention import (
     additive_mask,
     attention,
     attention_of_long_rows,
-    full_precision,
     rotate,
     rotations,
 )
 from selfadapt.models.cache import Cache, oriented, slot_axes, write
 from selfadapt.models.config import PROJECTION_AXES, ModelConfig
 from selfadapt.models.lora import Lora, factor_axes
-from selfadapt.models.low_rank import low_rank_product
+from selfadapt.models.products import full_precision, low_rank_product
 from selfadapt.parallel import sharding, tensor
 from selfadapt.parallel.sharding import lookup, product, shard
 

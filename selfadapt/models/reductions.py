@@ -35,6 +35,15 @@ def total(x: Array) -> Array:
     return _total(x) if sharding.on_one_cpu() else x.sum(-1)
 
 
+def argmax(x: Array) -> Array:
+    """Returns the first place of the greatest value along the last axis, int32; any place where one is not a number."""
+    if not sharding.on_one_cpu():
+        return jnp.argmax(x, axis=-1).astype(jnp.int32)
+    x = jax.lax.optimization_barrier(x)  # or XLA computes it again for each of the two
+    places = jnp.where(x == _reduced(jnp.max, x), jnp.arange(x.shape[-1], dtype=jnp.int32), x.shape[-1] - 1)
+    return _reduced(jnp.min, places)[..., 0]
+
+
 def _reduced(reduction: Callable, x: Array) -> Array:
     """Returns the sums or maxima over the last axis, which has size 1 in the result."""
     if x.shape[-1] % COLUMNS == 0:

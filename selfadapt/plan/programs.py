@@ -153,7 +153,8 @@ class Programs:
         first_places = generation.cache_slots(width, 1, texts.most)
         size = slots * rows * texts.samples
         each = np.resize(written, size + len(chunk.waiting) * texts.samples)
-        limit = self.budget - sampling.layer_copies(model)
+        streams = sampling.parallel_streams(model, len(lengths) * texts.samples)
+        limit = self.budget // streams - sampling.layer_copies(model)
         found = write(
             each[:size].reshape(slots, -1),
             width,

@@ -39,6 +39,18 @@ def test_values_and_gradients_are_those_of_jax(name, width):
     np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("width", [reductions.COLUMNS * 3, reductions.COLUMNS * 3 - 1])
+def test_the_first_of_equal_values_is_the_greatest(width):
+    x = np.random.default_rng(width).integers(0, 4, (2, 50, width)).astype(np.float32)  # every row has equal values
+    x[0, 0] = -np.inf
+    x[0, 1, : width - 1] = -np.inf
+    found = jax.jit(reductions.argmax)(x)
+    np.testing.assert_array_equal(found, x.argmax(-1))
+    assert found.dtype == jnp.int32
+    x[1, :, 1] = np.nan
+    assert (reductions.argmax(jnp.asarray(x)) < width).all()  # an index, even where there is no greatest
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_gradients_can_be_differentiated(name):
     ours, expected = PAIRS[name]

@@ -8,7 +8,7 @@ import pytest
 
 from selfadapt import generate
 from selfadapt.engine.adapt.training_step import adapter_losses
-from selfadapt.engine.generate import programs, sampling
+from selfadapt.engine.generate import sampling
 from selfadapt.models import decoder
 from selfadapt.parallel import sharding
 from tests.engine.tiny import tiny_model
@@ -51,11 +51,7 @@ def test_texts_written_without_a_loop_over_layers_are_the_same(model, monkeypatc
     assert len(decoder.layer_inputs(model.config, model.params, None)) == 1
     monkeypatch.setattr(sharding, "current_platform", lambda: "gpu")
     assert len(decoder.layer_inputs(model.config, model.params, None)) == LAYERS
-    for program in (programs.start, programs.extend):  # compiled for the other platform
-        program.clear_cache()
     assert generate(model, prompts, **options) == expected
-    for program in (programs.start, programs.extend):
-        program.clear_cache()
 
 
 def test_memory_for_texts_is_what_the_copies_of_layers_leave(model, monkeypatch):

@@ -646,8 +646,8 @@ FAULTS = (
         "tests/engine/generate/test_live.py",
         (
             "preempted texts are returned as they are",
-            "for row in np.flatnonzero(texts.done & ~preempted):",
-            "for row in range(batch.rows):",
+            "ended = [divmod(int(row), samples) for row in np.flatnonzero(texts.done & ~preempted)]",
+            "ended = [divmod(row, samples) for row in range(batch.rows)]",
             "test_texts_that_need_more_memory_than_was_reserved_are_written_again",
         ),
     ),
@@ -666,8 +666,8 @@ FAULTS = (
         "tests/models/test_unrolling.py",
         (
             "the memory for texts is not reduced by the copies of layers",
-            "memory.batch_bytes(memory_bytes) - layer_copies(model),",
-            "memory.batch_bytes(memory_bytes),",
+            "memory.batch_bytes(memory_bytes) // streams - layer_copies(model),",
+            "memory.batch_bytes(memory_bytes) // streams,",
             "test_memory_for_texts_is_what_the_copies_of_layers_leave",
         ),
     ),
@@ -1190,8 +1190,8 @@ FAULTS = (
         ),
     ),
     *_faults(
-        "selfadapt/models/low_rank.py",
-        "tests/models/test_low_rank.py",
+        "selfadapt/models/products.py",
+        "tests/models/test_products.py",
         (
             "a factor's gradient is that of its transpose",
             "return to_x, to_factor.swapaxes(1, 2) if rank_last else to_factor",
@@ -1200,9 +1200,21 @@ FAULTS = (
         ),
         (
             "the wide side of a factor's gradient is transposed",
-            "narrow, wide = (gradient, x) if rank_last else (x, gradient)",
-            "rank_last = not rank_last; narrow, wide = (gradient, x) if rank_last else (x, gradient)",
+            "sides = (gradient, x) if rank_last else (x, gradient)",
+            "rank_last = not rank_last; sides = (gradient, x) if rank_last else (x, gradient)",
             "test_the_wide_side_is_not_transposed",
+        ),
+        (
+            "the gradient of keys is that of their transpose",
+            "return _weighted(gradient, k), _sum_over_tokens(q, gradient).swapaxes(-1, -2)",
+            "return _weighted(gradient, k), _sum_over_tokens(q, gradient).reshape(k.shape)",
+            "test_gradients_of_attention_are_those_of_plain_products",
+        ),
+        (
+            "the weights of attention are transposed for the gradient of values",
+            "return _scores(gradient, v), _sum_over_tokens(gradient, weights).swapaxes(-1, -2)",
+            "return _scores(gradient, v), _sum_over_tokens(weights, gradient)",
+            "test_scores_and_weights_are_not_transposed",
         ),
     ),
     *_faults(
@@ -1213,6 +1225,12 @@ FAULTS = (
             "columns = reduction(x.reshape(*x.shape[:-1], -1, COLUMNS), axis=-2)",
             "columns = reduction(x.reshape(*x.shape[:-1], -1, COLUMNS)[..., :-1], axis=-2)",
             "test_values_and_gradients_are_those_of_jax",
+        ),
+        (
+            "the last of equal values is chosen",
+            "return _reduced(jnp.min, places)[..., 0]",
+            "return _reduced(jnp.max, jnp.where(x == _reduced(jnp.max, x), places, 0))[..., 0]",
+            "test_the_first_of_equal_values_is_the_greatest",
         ),
         (
             "the softmax's gradient leaves the sum out",
@@ -1228,10 +1246,48 @@ FAULTS = (
         ),
     ),
     *_faults(
+        "selfadapt/engine/runtime.py",
+        "tests/engine/test_runtime.py",
+        (
+            "programs have no options of their platform",
+            "options = {} if platform is None else compiler_options(platform)",
+            "options = {}",
+            "test_a_program_has_the_options_of_its_platform_and_is_a_part_of_another",
+        ),
+        (
+            "an error does not stop the jobs that run",
+            "stop()",
+            "pass",
+            "test_an_error_in_one_chunk_of_texts_stops_the_others",
+        ),
+        (
+            "jobs begin after an error",
+            "pool.shutdown(wait=False, cancel_futures=True)",
+            "pool.shutdown(wait=False)",
+            "test_jobs_that_have_not_begun_are_dropped_after_an_error",
+        ),
+    ),
+    *_faults(
+        "selfadapt/engine/generate/batching.py",
+        "tests/engine/generate/test_sampling.py",
+        (
+            "chunks of one adapter have rows of different lengths",
+            "dealt = [(owner, own[part::least]) for owner, own in dealt for part in range(least)]",
+            "dealt = [(owner, own[part * 20 :][:20]) for owner, own in dealt for part in range(least)]",
+            "test_similar_rows_make_several_chunks_of_one_shape",
+        ),
+        (
+            "adapters are not divided between streams",
+            "length = min(_part(longest, max(1, most // rows)), -(-longest // least))",
+            "length = _part(longest, max(1, most // rows))",
+            "test_similar_rows_make_several_chunks_of_one_shape",
+        ),
+    ),
+    *_faults(
         "selfadapt/allocator.py",
         "tests/test_allocator.py",
         (
-            "threads of a command have arenas of their own",
+            "a command keeps no memory of threads from the start",
             "_kept_by_process = only_cpu and _set()",
             "_kept_by_process = False",
             "test_memory_that_a_thread_frees_is_kept_from_the_start_of_a_command",

@@ -284,7 +284,8 @@ def test_long_texts_are_planned_with_compaction():
     assert sum(stage.tokens for stage in stages) == sum(stage.padded for stage in stages) == 32 * 199
 
 
-def test_prompts_that_wait_for_places_are_planned():
+def test_prompts_that_wait_for_places_are_planned(monkeypatch):
+    monkeypatch.setattr(runtime, "parallel_streams", lambda mesh: 1)
     made = planner()
     steps = {}
     for budget in (2**33, 2**22):

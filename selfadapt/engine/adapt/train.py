@@ -5,7 +5,6 @@ The host divides updates into training steps (`work`); the device runs them (`tr
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import math
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfadapt import allocator
-from selfadapt.engine import flops
+from selfadapt.engine import flops, runtime
 from selfadapt.engine.adapt import training_step
 from selfadapt.engine.adapt.work import Stream, TrainingStep, plan_work
 from selfadapt.errors import InvalidValueError
@@ -135,12 +134,11 @@ def adapt(
     work = plan_work(model, updates, init, memory_bytes, on)
 
     allocator.keep()
-    training_step.program(sharding.platform(model.mesh))  # before the streams start, so that they share one
     tally = _Tally(work.micro_batches, progress, [[] for _ in updates], [[] for _ in updates])
     parts = []
     for chunk in work.chunks:
         jobs = [functools.partial(_train, model, stream, init, on, tally, snapshots) for stream in chunk]
-        parts += _side_by_side(jobs, tally)
+        parts += runtime.side_by_side(jobs, len(jobs), tally.stop)
     adapters = parts[0] if len(parts) == 1 else Adapters.stack(parts).on(model.mesh)
     trained = [k for chunk in work.chunks for stream in chunk for k in stream.adapters]
     if trained != sorted(trained):  # one optimizer after the other
@@ -204,6 +202,10 @@ class _Tally:
     stopped: bool = False
     lock: Any = dataclasses.field(default_factory=threading.Lock)
 
+    def stop(self) -> None:
+        """Ends all streams after their present training step."""
+        self.stopped = True
+
     def add(self, step: TrainingStep, before: bool = False) -> None:
         """Counts a training step; `before` if an interrupted call has run it."""
         with self.lock:
@@ -222,21 +224,6 @@ class _Tally:
         for found, lengths in zip((self.lengths, self.anchors), stream.table.lengths(learned), strict=True):
             for adapter, own in zip(stream.adapters, lengths, strict=True):
                 found[adapter] += own
-
-
-def _side_by_side(jobs: Sequence[Callable[[], Adapters]], tally: _Tally) -> list[Adapters]:
-    """Runs the streams of a chunk, each on its own thread; an error or Ctrl-C stops them all."""
-    if len(jobs) == 1:
-        return [jobs[0]()]
-    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
-        running = [pool.submit(job) for job in jobs]
-        try:
-            for job in concurrent.futures.as_completed(running):
-                job.result()
-        except BaseException:
-            tally.stopped = True
-            raise
-    return [job.result() for job in running]
 
 
 def _train(
@@ -286,7 +273,7 @@ def _train(
         # Whole steps leave the accumulated gradient alone, and so need not carry it through the program.
         held = state.gradient if step.shape.whole else None
         with sharding.using(model.mesh):
-            state, values = training_step.program(sharding.platform(model.mesh))(
+            state, values = training_step.program(
                 model.params,
                 state.replace(gradient=None) if step.shape.whole else state,
                 stream.batch(step),

@@ -294,15 +294,12 @@ def optimizer_step(
         return jax.vmap(stepped)(factors, state, gradient, gradient_scale, hyperparameters, change_scale)
 
 
-@functools.cache
-def program(platform: str) -> Any:
-    """Returns `training_step` jitted for a platform, such as "cpu"; it updates its state in place."""
-    return jax.jit(
-        training_step,
-        static_argnames=("config", "optimizer", "remat", "shards"),
-        donate_argnames=("state",),
-        compiler_options=runtime.compiler_options(platform),
-    )
+program = runtime.jit(
+    training_step,
+    static_argnames=("config", "optimizer", "remat", "shards"),
+    donate_argnames=("state",),
+)
+"""`training_step` as a program; it updates its state in place."""
 
 
 def lower(
@@ -323,7 +320,7 @@ def lower(
     `selfadapt.engine.adapt.work`.
     """
     with sharding.using(mesh):
-        return program(sharding.platform(mesh)).lower(
+        return program.lower(
             params, state, batch, frozen, config=config, optimizer=optimizer, remat=remat, shards=shards
         )
 

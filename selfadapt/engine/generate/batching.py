@@ -203,6 +203,7 @@ def plan_chunks(
     shards: int = 1,
     stack: int = 1,
     waiting: bool = False,
+    parts: Callable[[int], int] = lambda rows: 1,
 ) -> list[Chunk]:
     """Groups rows into chunks.
 
@@ -220,6 +221,7 @@ def plan_chunks(
       stack: adapters in the stack, padding included, 1 without adapters.
       waiting: whether the rows of an adapter that are too many for one chunk wait for places in it, instead of being
         divided between several. On a mesh only those of a stack of one do.
+      parts: returns the fewest chunks that a number of similar rows should make, at most that number.
     """
     parted = shards if stack > 1 else 1  # shards that the adapters are divided over
     held = -(-stack // parted) if parted > 1 else 0  # adapters on each of them
@@ -229,18 +231,24 @@ def plan_chunks(
         by_owner: dict[int, list[int]] = {}
         for i in group:
             by_owner.setdefault(owners[i], []).append(i)
-        for owner, own in list(by_owner.items()) if waiting and parted == 1 else []:
-            if len(own) > most:
+        least = parts(len(group))
+        dealt = list(by_owner.items())
+        if len(dealt) == 1:  # rows in turn, so that all chunks have the same shape
+            dealt = [(owner, own[part::least]) for owner, own in dealt for part in range(least)]
+        pieces = []
+        for owner, own in dealt:
+            if waiting and parted == 1 and len(own) > most:
                 size = _most_rows(most, shards)
                 chunks.append(Chunk((owner,), (tuple(own[:size]),), (1, size), tuple(own[size:])))
-                del by_owner[owner]
-        pieces = [(owner, piece) for owner, rows in by_owner.items() for piece in _even(rows, most)]
+            else:
+                pieces += [(owner, piece) for piece in _even(own, most)]
         pieces.sort(key=lambda piece: (-len(piece[1]), piece[0]))
         for similar in _halving(pieces, lambda piece: len(piece[1]), 1):
             queues = [[p for p in similar if parted == 1 or p[0] // held == shard] for shard in range(parted)]
             rows = sharding.round_up(padded_size(len(similar[0][1])), shards // parted)
-            length = _part(max(map(len, queues)), max(1, most // rows))
-            for start in range(0, max(map(len, queues)), length):
+            longest = max(map(len, queues))
+            length = min(_part(longest, max(1, most // rows)), -(-longest // least))
+            for start in range(0, longest, length):
                 chunks.append(_chunk([sorted(queue[start : start + length]) for queue in queues], shards // parted))
     return chunks
 

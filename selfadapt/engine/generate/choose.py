@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from selfadapt.models import reductions
 from selfadapt.parallel import sharding
 
 Array = jax.Array
@@ -56,7 +57,7 @@ def choose(logits: Array, choice: Choice, step: Array, mode: str) -> tuple[Array
     Returns:
       Tokens `[K, R]`, `INVALID` where the logits are not finite, and their log-probabilities at temperature 1.
     """
-    total = jax.nn.logsumexp(logits, axis=-1)
+    total = reductions.logsumexp(logits)
     scores = logits
     if mode != "greedy":
         cold = (choice.temperature == 0)[..., None]
@@ -71,7 +72,7 @@ def choose(logits: Array, choice: Choice, step: Array, mode: str) -> tuple[Array
             return jax.random.gumbel(jax.random.fold_in(jax.random.wrap_key_data(key), step), logits.shape[-1:])
 
         scores = jnp.where(cold, logits, warm + jax.vmap(jax.vmap(noise))(choice.keys, step))
-    token = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    token = reductions.argmax(scores)
     logprob = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0] - total
     return jnp.where(jnp.isfinite(total), token, INVALID), logprob
 
@@ -87,7 +88,7 @@ def filter_logits(logits: Array, top_p: Array | None, top_k: Array | None) -> Ar
       top_p: the least probability mass that each row keeps, `[...]`, 1 for all; `None` if no row uses it.
       top_k: how many tokens each row keeps, `[...]`, 0 for all; `None` if no row uses it.
     """
-    probabilities = jax.nn.softmax(logits, axis=-1)
+    probabilities = reductions.softmax(logits)
     least, kept = jnp.float32(0), probabilities
     if top_k is not None:
         least = _threshold(probabilities, jnp.ones_like(probabilities), top_k.astype(jnp.float32), top_k > 0)

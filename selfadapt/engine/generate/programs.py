@@ -18,6 +18,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from selfadapt.engine import runtime
 from selfadapt.engine.generate import batching
 from selfadapt.engine.generate.choose import INVALID, Choice, choose
 from selfadapt.models import decoder
@@ -80,7 +81,7 @@ def cache_slots(width: int, count: int, max_new_tokens: int) -> int:
     return width + min(new, batching.padded_size(max_new_tokens - 1, batching.LENGTH_GRANULE))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "samples", "slots", "mode"))
+@functools.partial(runtime.jit, static_argnames=("config", "samples", "slots", "mode"))
 def start(
     params: decoder.Params,
     lora: Lora | None,
@@ -125,7 +126,7 @@ def start(
     return state.sharded(), sharding.replicate((token, logprob))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mode", "most"), donate_argnames=("state",))
+@functools.partial(runtime.jit, static_argnames=("config", "mode", "most"), donate_argnames=("state",))
 def extend(
     params: decoder.Params,
     lora: Lora | None,

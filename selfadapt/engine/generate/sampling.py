@@ -14,14 +14,15 @@ import dataclasses
 import functools
 import hashlib
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from selfadapt import allocator
-from selfadapt.engine import flops, memory
+from selfadapt.engine import flops, memory, runtime
 from selfadapt.engine.generate import batching, programs
 from selfadapt.engine.generate.batch import Batch
 from selfadapt.engine.generate.choose import Choice, sampling_mode
@@ -35,6 +36,8 @@ from selfadapt.parallel import sharding
 from selfadapt.telemetry import meter
 
 RESERVED = 512  # tokens of a text that a chunk has memory for at first; most texts are shorter than `max_new_tokens`
+# Texts of each chunk where two run side by side on a CPU: fewer would read the weights for little work, twice.
+ROWS_OF_STREAM = 32
 LOGITS_BYTES = 24  # of a row's logits and what sampling makes of them, for each entry of the vocabulary
 
 
@@ -104,11 +107,11 @@ def generate(
         `prompts`); by default the token ids themselves. Prompts of one id in one list take successive
         sample indices. The adapter is not part of a key: adapters that share a prompt share its keys.
       return_details: return `Generation`s instead of texts.
-      memory_bytes: memory on each device for one chunk of the prompts (its cache, activations and logits); by
+      memory_bytes: memory on each device for the prompts that run at once (cache, activations and logits); by
         default what the device has free. Further prompts wait for the places of texts that end, or run in other chunks.
       stats: a dictionary to add this call's counts to: `prompt_tokens`, `prefill_tokens` (device tokens,
         padding included), `prefill_seconds`, `new_tokens`, `decode_tokens` (padding included), `chunks`
-        (parts of the call that ran one after another), `filled` (samples that took the places of others that had
+        (parts of the call; on a CPU two run side by side), `filled` (samples that took the places of others that had
         ended), `restarted` (samples that were preempted for want of memory and written again), `seconds`.
 
     Returns:
@@ -170,6 +173,7 @@ def generate(
     counter: dict[str, float] = collections.Counter(filled=0, restarted=0)
     texts = [(prompt, sample) for prompt in range(len(rows)) for sample in range(samples)]
     found: dict[tuple[int, int], Generation] = {}
+    stopped = threading.Event()
     with sharding.using(model.mesh):
         for reserved in reservations(max_new_tokens):
             chunks = schedule(
@@ -182,10 +186,12 @@ def generate(
                 memory_bytes=budget,
             )
             counter.update(chunks=len(chunks))
-            limit = budget - copies if reserved < max_new_tokens else None
-            for chunk in chunks:
-                for index, generation in _run(model, adapters, chunk, call, limit, counter):
-                    found[texts[index]] = generation
+            streams = parallel_streams(model, len(texts))
+            limit = budget // streams - copies if reserved < max_new_tokens else None
+            jobs = [functools.partial(_run, model, adapters, chunk, call, limit, stopped.is_set) for chunk in chunks]
+            for generations, counts in runtime.side_by_side(jobs, streams, stopped.set):
+                found.update({texts[index]: generation for index, generation in generations})
+                counter.update(counts)
             texts = [text for text in texts if text not in found]
             if not texts:
                 break
@@ -229,7 +235,7 @@ def schedule(
     stack: int = 1,
     memory_bytes: int | None = None,
 ) -> list[batching.Chunk]:
-    """Returns the chunks of prompts that `generate` runs one after another.
+    """Returns the chunks of prompts that `generate` runs, `parallel_streams` at a time.
 
     Args:
       model: the model, of which only architecture, dtype and mesh are used.
@@ -238,7 +244,7 @@ def schedule(
       samples: samples of each prompt.
       max_new_tokens: tokens of each text that memory is reserved for.
       stack: adapters in the stack, a mesh's padding included; 1 without adapters.
-      memory_bytes: memory for one chunk on each device; by default what a device has free.
+      memory_bytes: memory on each device for the chunks that run at once; by default what a device has free.
     """
     config, slot = model.config, slot_bytes(model)
     new = batching.padded_size(max_new_tokens, batching.LENGTH_GRANULE)
@@ -248,15 +254,22 @@ def schedule(
         prefill = batching.prefill_bytes(config, length, model.dtype.itemsize)
         return samples * (cache + LOGITS_BYTES * config.vocab_size) + prefill
 
+    streams = parallel_streams(model, len(lengths) * samples)
     return batching.plan_chunks(
         owners,
         lengths,
         prompt_bytes,
-        memory.batch_bytes(memory_bytes) - layer_copies(model),
+        memory.batch_bytes(memory_bytes) // streams - layer_copies(model),
         sharding.num_shards(model.mesh),
         stack,
         waiting=True,
+        parts=lambda prompts: max(1, min(streams, prompts, prompts * samples // ROWS_OF_STREAM)),
     )
+
+
+def parallel_streams(model: Model, texts: int) -> int:
+    """Returns how many chunks of a call with this many texts run side by side."""
+    return runtime.parallel_streams(model.mesh) if texts >= 2 * ROWS_OF_STREAM else 1
 
 
 def rows_beside(model: Model, memory_bytes: int, batch: Batch, slots: int) -> int:
@@ -319,11 +332,20 @@ def _run(
     chunk: batching.Chunk,
     call: _Call,
     limit: int | None,
-    counter: collections.Counter,
-) -> Iterator[tuple[int, list[Generation]]]:
-    """Runs one chunk; yields the index of each sample of the call, counted over all prompts, with its text.
+    stopped: Callable[[], bool],
+) -> tuple[list[tuple[int, Generation]], dict[str, float]]:
+    """Runs one chunk.
 
-    Samples are preempted, and not returned, where a grown cache would exceed `limit` bytes.
+    Args:
+      model: the model.
+      adapters: the stack, or `None`.
+      chunk: the chunk.
+      call: what it is a part of.
+      limit: samples are preempted, and not returned, where a grown cache would exceed this many bytes.
+      stopped: whether to give up.
+
+    Returns:
+      The index of each sample of the call, counted over all prompts, with its text, and counts for `stats`.
     """
     config, samples, shards = model.config, call.samples, sharding.num_shards(model.mesh)
     width = batching.padded_length(chunk, [len(row.tokens) for row in call.rows])
@@ -361,9 +383,10 @@ def _run(
         counter.update(prefill_tokens=tokens.size, prefill_seconds=seconds, decode_tokens=rows.size)
         return state
 
+    counter: dict[str, float] = collections.Counter()
     state = start(np.arange(math.prod(chunk.shape)).reshape(chunk.shape))
     preempted = np.zeros(batch.rows, bool)
-    while True:
+    while not stopped():
         while (filling := batch.filled(texts.done | preempted)) is not None:
             state = programs.fill(state, start(filling.prompts.reshape(1, -1)), filling.places)
             counter.update(filled=int((filling.prompts != NOWHERE).sum()) * samples)
@@ -392,7 +415,10 @@ def _run(
         counter.update(decode_tokens=steps * rows.size)
         batch.advance(steps)
     counter.update(restarted=int(preempted.sum()))
-    for row in np.flatnonzero(texts.done & ~preempted):
-        prompt, sample = divmod(row, samples)
-        if prompts[prompt] != NOWHERE:
-            yield prompts[prompt] * samples + sample, texts.result(row)
+    ended = [divmod(int(row), samples) for row in np.flatnonzero(texts.done & ~preempted)]
+    results = [
+        (int(prompts[prompt]) * samples + sample, texts.result(prompt * samples + sample))
+        for prompt, sample in ended
+        if prompts[prompt] != NOWHERE
+    ]
+    return results, counter

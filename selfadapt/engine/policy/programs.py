@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from selfadapt.engine import runtime
 from selfadapt.engine.adapt.optimizers import with_hyperparameters, with_parameter_axes
 from selfadapt.engine.adapt.training_step import CLIP_EPSILON
 from selfadapt.engine.policy.rows import Rows
@@ -86,13 +87,13 @@ def _values(head: dict[str, Array], hidden: Array) -> Array:
     return jnp.einsum("krtd,d->krt", features, head["kernel"], precision="highest") + head["bias"]
 
 
-@functools.partial(jax.jit, static_argnames=("trainable",))
+@functools.partial(runtime.jit, static_argnames=("trainable",))
 def measure(trained: Trained, frozen: decoder.Params, rows: Rows, *, trainable: Trainable) -> Statistics:
     """Returns the statistics of rows, complete on every process."""
     return sharding.replicate(statistics(trained, frozen, rows, trainable, remat=False))
 
 
-@functools.partial(jax.jit, static_argnames=("trainable", "loss", "remat"), donate_argnames=("total",))
+@functools.partial(runtime.jit, static_argnames=("trainable", "loss", "remat"), donate_argnames=("total",))
 def gradient(
     trained: Trained,
     frozen: decoder.Params,

@@ -266,9 +266,9 @@ def test_one_compilation_of_a_shape_serves_any_mixture(model):
         base.replace(sequences=[("ab", "cdefgh")], loss="target", shuffle=False, seed=4),
     ]
     adapt(model, [base] * 4)
-    compiled = training_step.program("cpu")._cache_size()
+    compiled = training_step.program.on("cpu")._cache_size()
     adapters = adapt(model, mixture)
-    assert training_step.program("cpu")._cache_size() == compiled
+    assert training_step.program.on("cpu")._cache_size() == compiled
     assert adapters.status == ["ok"] * 4
     assert adapters.stats["padding_overhead"] == pytest.approx(
         adapters.stats["padded_tokens"] / adapters.stats["tokens"] - 1

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from selfadapt.engine import runtime
 from selfadapt.engine.generate import batching, programs, sampling
 from selfadapt.engine.generate.batch import Batch
 from selfadapt.engine.generate.live import NOWHERE
@@ -142,6 +143,7 @@ def flat(texts):
 @pytest.mark.parametrize("reserved", [sampling.RESERVED, pytest.param(128, marks=pytest.mark.slow)])
 def test_texts_are_the_same_if_most_of_them_wait(model, together, monkeypatch, reserved):
     monkeypatch.setattr(sampling, "RESERVED", reserved)
+    monkeypatch.setattr(runtime, "parallel_streams", lambda mesh: 1)
     prompts = prompts_of([9, 12, 5, 7] * 12)
     few = {"memory_bytes": 3_500_000}
     sizes = [len(prompt) for prompt in prompts]

@@ -304,6 +304,24 @@ def test_rows_of_very_different_length_run_in_different_chunks():
     assert [chunk.adapters for chunk in chunks] == [(0, 1), (2,)]
 
 
+def test_similar_rows_make_several_chunks_of_one_shape():
+    def parts(rows):
+        return min(2, rows)
+
+    lengths = [10 + i % 5 for i in range(40)]
+    chunks = batching.plan_chunks([0] * 40, lengths, lambda length: length, 1 << 30, waiting=True, parts=parts)
+    assert [(chunk.shape, len(chunk.indices), chunk.waiting) for chunk in chunks] == [((1, 20), 20, ())] * 2
+    assert sorted(chunks[0].indices + chunks[1].indices) == list(range(40))
+    most = [max(lengths[index] for index in chunk.indices) for chunk in chunks]
+    assert most == [14, 14]
+    few = batching.plan_chunks([0] * 40, lengths, lambda length: 100, 800, waiting=True, parts=parts)
+    assert [(chunk.shape, len(chunk.rows[0]), len(chunk.waiting)) for chunk in few] == [((1, 8), 8, 12)] * 2
+    owners = [k for k in range(10) for _ in range(4)]
+    chunks = batching.plan_chunks(owners, lengths, lambda length: length, 1 << 30, stack=10, parts=parts)
+    assert [chunk.adapters for chunk in chunks] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]
+    assert [len(chunk.adapters) for chunk in batching.plan_chunks([0], [9], lambda length: 1, 10, parts=parts)] == [1]
+
+
 def test_chunks_keep_to_the_memory_budget():
     chunks = batching.plan_chunks([k for k in range(10) for _ in range(4)], [10] * 40, lambda length: 100, 1700)
     assert sorted(i for chunk in chunks for _, _, i in chunk.places()) == list(range(40))
