@@ -120,5 +120,5 @@ def test_a_program_has_the_options_of_its_platform_and_is_a_part_of_another(monk
     assert program(3.0, power=2) == 9 and program(jnp.full(2, 2.0), power=3).tolist() == [8, 8]
     assert asked == ["cpu"] and program.__doc__ == "Raises to a power." and program.__name__ == "program"
     outer = jax.jit(lambda x: program(x, power=2) + 1)  # options are those of the outermost program alone
-    assert outer(3.0) == 10 and asked == ["cpu"]
+    assert outer(3.0) == 10 and jax.jit(lambda: program(3.0, power=2) + 1)() == 10 and asked == ["cpu"]
     assert program.lower(jax.ShapeDtypeStruct((4,), jnp.float32), power=2).out_info.shape == (4,)

@@ -164,10 +164,11 @@ def test_samples_equal_those_of_one_device(one_device, sharded, which):
 
 @all_axes
 def test_the_program_that_writes_tokens_is_compiled_once_for_a_shape(sharded, sharded_model):
+    extend = programs.extend.on("cpu")
     for prompts, adapters in ((FLAT, None), (PROMPTS, sharded["adapters"])):
-        programs.extend.clear_cache()
+        extend.clear_cache()
         generate(sharded_model, prompts, adapters=adapters, max_new_tokens=70, return_details=True)
-        assert programs.extend._cache_size() == 1
+        assert extend._cache_size() == 1
 
 
 @pytest.mark.slow
@@ -308,14 +309,13 @@ def test_the_loss_in_chunks_equals_that_of_one_device(directory, mesh):
 
 def test_no_collective_of_an_adapt_step_crosses_data(sharded_model, mesh, monkeypatch):
     texts = []
-    program = training_step.program("cpu")
+    program = training_step.program
 
-    class Recording:
-        def __call__(self, *args, **kwargs):
-            texts.append(program.lower(*args, **kwargs).compile().as_text())
-            return program(*args, **kwargs)
+    def recording(*args, **kwargs):
+        texts.append(program.lower(*args, **kwargs).compile().as_text())
+        return program(*args, **kwargs)
 
-    monkeypatch.setattr(training_step, "program", lambda platform: Recording())
+    monkeypatch.setattr(training_step, "program", recording)
     adapt(sharded_model, UPDATES)
     assert texts
     axes = set()
